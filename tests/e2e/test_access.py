@@ -355,6 +355,16 @@ def test_the_local_user(local: Live) -> None:
         assert local.shake(path, origin=f"http://{local.host}") == (101, None)
 
 
+def test_the_agent_server_has_our_routes_at_its_root(local: Live) -> None:
+    """Nothing is beside it, and nobody has to log in on this machine."""
+    assert "login?code" not in local.started.output
+    assert local.ask("/diagnostics").status_code == 200
+    assert local.ask("/_preflight/health").status_code == 404
+    page = local.ask("/", headers={"Accept": "text/html"})
+    assert page.headers["ETag"]
+    assert "preflight-nonce" not in page.text
+
+
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost:3000", "null", "http://127.0.0.1"])
 def test_other_origins(local: Live, origin: str) -> None:
     """Pages of others are refused: at the handshake, for what changes something, and for reading."""
@@ -401,7 +411,10 @@ def test_without_a_host(local: Live) -> None:
 
 
 def test_settings(place: Place) -> None:
-    """Listed names and origins are let in; behind a listed proxy nobody is local, and the cookie knows of TLS."""
+    """Listed names and origins are let in; behind a listed proxy nobody is local, and the cookie knows of TLS.
+
+    Handshakes of other pages are refused without an error in the log for each.
+    """
     started = place.start(
         "--demo",
         PREFLIGHT_TOKEN=TOKEN,
@@ -417,19 +430,32 @@ def test_settings(place: Place) -> None:
     assert done.headers["set-cookie"].endswith("; Secure")
     for path in SOCKETS:
         assert live.shake(path, subprotocol(TOKEN), origin="https://friend.example")[0] == 101
+    for _ in range(20):
+        assert live.shake("/ws/chat", subprotocol(TOKEN), origin="https://evil.example") == (403, None)
     assert live.ask("/diagnostics", headers={**through, "Authorization": "Bearer guess"}).status_code == 401
     until(lambda: "login_failed" in started.output and "peer=203.0.113.7:0" in started.output, "it is said who tried")
     assert started.stop() == 0
+    assert "ERROR" not in started.output
 
 
-@pytest.mark.parametrize("token", [{}, {"PREFLIGHT_TOKEN": "fifteen-letters"}])
-def test_behind_a_proxy_nobody_is_local(place: Place, token: dict[str, str]) -> None:
-    """With a proxy configured the address is not this machine's alone: Exposure wants a good token for it."""
-    place.refused("--demo", PREFLIGHT_TRUSTED_PROXIES="127.0.0.1", **token)
+def exposure(place: Place, *options: str, **environ: str) -> dict[str, Any]:
+    """What the requirement finds, asked alone by a pytest, without the agent and a process that waits to serve."""
+    command = ("-m", "pytest", "preflight/requirements/test_exposure.py", f"--port={place.port}", *options)
+    asked = place.spawn(sys.executable, *command, environ=environ)
+    asked.wait()
     check = place.check("Exposure")
-    assert check["outcome"] == "failed"
-    assert "others can reach 127.0.0.1 through a trusted proxy" in check["message"]
-    assert "unset PREFLIGHT_TRUSTED_PROXIES" in check["fix"]
+    assert asked.process.returncode == (check["outcome"] == "failed"), asked.output
+    return check
+
+
+def test_behind_a_proxy_nobody_is_local(place: Place) -> None:
+    """With a proxy configured the address is not this machine's alone: Exposure wants a good token for it."""
+    proxy = {"PREFLIGHT_TRUSTED_PROXIES": "127.0.0.1"}
+    place.refused("--demo", **proxy)
+    for check in (place.check("Exposure"), exposure(place, "--demo", **proxy, PREFLIGHT_TOKEN="fifteen-letters")):
+        assert check["outcome"] == "failed"
+        assert "others can reach 127.0.0.1 through a trusted proxy" in check["message"]
+        assert "unset PREFLIGHT_TRUSTED_PROXIES" in check["fix"]
 
 
 # Other machines.
@@ -444,38 +470,41 @@ def own_address() -> str:
     pytest.skip("this machine has no other address")
 
 
-@pytest.mark.parametrize(
-    "environ,reason",
-    [
-        ({}, "there is no token"),
-        ({"PREFLIGHT_TOKEN": "fifteen-letters"}, "the token is too short"),
-        ({"PREFLIGHT_TOKEN": "paste-your-key-here"}, "still the template's placeholder"),
-        ({"PREFLIGHT_TOKEN": "my-server.internal.example"}, "the token would not be redacted in logs and reports"),
-        ({"PREFLIGHT_TOKEN": "db1.example.org:5432"}, "the token would not be redacted in logs and reports"),
-    ],
-)
-def test_exposure(place: Place, environ: dict[str, str], reason: str) -> None:
+def test_exposure(place: Place) -> None:
     """Nothing starts where others can come without a good token; the fix makes one, and --ignore does not help."""
-    started = place.refused("--demo", "--host", "0.0.0.0", **environ)
+    started = place.refused("--demo", "--host", "0.0.0.0")
     assert started.process.returncode == 1
-    check = place.check("Exposure")
-    assert (check["outcome"], check["severity"]) == ("failed", "critical")
-    assert reason in check["message"]
-    assert check["details"] == {"host": "0.0.0.0", "loopback": False, "token_loaded": bool(environ)}
     assert BLOCKED in started.stdout
+    found = {"": place.check("Exposure")}
+    reasons = {
+        "": "there is no token",
+        "fifteen-letters": "the token is too short",
+        "paste-your-key-here": "still the template's placeholder",
+        "my-server.internal.example": "the token would not be redacted in logs and reports",
+        "db1.example.org:5432": "the token would not be redacted in logs and reports",
+    }
+    found |= {
+        token: exposure(place, "--demo", "--host", "0.0.0.0", PREFLIGHT_TOKEN=token) for token in reasons if token
+    }
+    for token, check in found.items():
+        assert (check["outcome"], check["severity"]) == ("failed", "critical")
+        assert reasons[token] in check["message"]
+        assert check["details"] == {"host": "0.0.0.0", "loopback": False, "token_loaded": bool(token)}
     ignored = place.run("--demo", "--host", "0.0.0.0", "--ignore", "Exposure")
     assert ignored.process.returncode == 2
     assert "cannot be ignored" in ignored.stderr
 
 
-@pytest.mark.parametrize("token", ["my-server.internal.example", "localhost", "password", "hunter2"])
-def test_a_token_that_is_not_redacted(place: Place, token: str) -> None:
+def test_a_token_that_is_not_redacted(place: Place) -> None:
     """On this machine alone as well: who reads a log would have it."""
-    place.refused("--demo", PREFLIGHT_TOKEN=token)
-    check = place.check("Exposure")
-    assert check["outcome"] == "failed"
-    assert check["message"].startswith("the token would not be redacted in logs and reports")
-    assert "unset PREFLIGHT_TOKEN" in check["fix"]
+    place.refused("--demo", PREFLIGHT_TOKEN="hunter2")
+    found = {"hunter2": place.check("Exposure")}
+    for token in ("my-server.internal.example", "localhost", "password"):
+        found[token] = exposure(place, "--demo", PREFLIGHT_TOKEN=token)
+    for token, check in found.items():
+        assert check["outcome"] == "failed", token
+        assert check["message"].startswith("the token would not be redacted in logs and reports"), token
+        assert "unset PREFLIGHT_TOKEN" in check["fix"], token
 
 
 def test_the_fix_of_exposure_works(place: Place) -> None:
@@ -483,13 +512,11 @@ def test_the_fix_of_exposure_works(place: Place) -> None:
     place.write_env_file(OPENAI_API_KEY="sk-canary-0123456789")
     (place.folder / "bin").mkdir()
     (place.folder / "bin" / "python").symlink_to(sys.executable)
-    options = ("--check-only", "--offline", "--host", "0.0.0.0")
-    place.run(*options)
-    fix = place.check("Exposure")["fix"]
+    options = ("--offline", "--host", "0.0.0.0")
+    fix = exposure(place, *options)["fix"]
     path = f"{place.folder / 'bin'}:{os.environ['PATH']}"
     subprocess.run(["sh", "-c", fix], check=True, env={"PATH": path}, timeout=30)
-    place.run(*options)
-    check = place.check("Exposure")
+    check = exposure(place, *options)
     assert (check["outcome"], check["details"]["token_loaded"]) == ("passed", True)
     token = place.env_file.read_text().partition("PREFLIGHT_TOKEN=")[2].strip()
     assert len(token) >= 32
@@ -504,20 +531,6 @@ def test_exposure_is_about_our_routes(place: Place) -> None:
     assert "each start makes the token" in check["message"]
     place.run("--check-only", "--demo", "--host", "0.0.0.0", "--app", "small:app", PREFLIGHT_WEB_PREFIX="off")
     assert place.check("Exposure")["outcome"] == "not_applicable"
-
-
-def test_other_machines(place: Place) -> None:
-    """Where others can come they need the token, and the address they came to is a name of the server."""
-    address = own_address()
-    started = place.start("--demo", "--host", "0.0.0.0", PREFLIGHT_TOKEN=TOKEN).until_ready()
-    url = f"http://{address}:{place.port}"
-    assert requests.get(f"{url}/health", timeout=PATIENCE).status_code == 200
-    assert requests.get(f"{url}/diagnostics", timeout=PATIENCE).status_code == 401
-    assert requests.get(f"{url}/diagnostics", headers=BEARER, timeout=PATIENCE).status_code == 200
-    assert (
-        requests.get(f"{url}/diagnostics", headers={**BEARER, "Host": "evil.test"}, timeout=PATIENCE).status_code == 421
-    )
-    assert started.stop() == 0
 
 
 def test_other_machines_without_a_token(place: Place) -> None:
@@ -536,8 +549,7 @@ def test_other_machines_without_a_token(place: Place) -> None:
 
 
 @pytest.mark.parametrize("parser", ["httptools", "h11"])
-@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-def test_a_login_that_asks_for_another_protocol_under_uvicorn(place: Place, parser: str, chunked: bool) -> None:
+def test_a_login_that_asks_for_another_protocol_under_uvicorn(place: Place, parser: str) -> None:
     """A form that uvicorn's parser skips is no wrong token: the answer says so, or the login succeeds."""
     options = ("--factory", "server.app:create_app", "--http", parser, "--port", str(place.port))
     variables = {"PREFLIGHT_SKIP": "1", "PREFLIGHT_TOKEN": TOKEN}
@@ -545,12 +557,12 @@ def test_a_login_that_asks_for_another_protocol_under_uvicorn(place: Place, pars
     until(lambda: listening(place.port), "uvicorn listens")
     form = urlencode({"token": TOKEN}).encode()
     headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "Host": f"127.0.0.1:{place.port}"}
-    body = iter([form]) if chunked else form
-    answer = requests.post(f"{place.url}/login", body, headers=headers, timeout=PATIENCE, allow_redirects=False)
-    if parser == "h11":
-        assert (answer.status_code, answer.headers["location"]) == (303, "/")
-    else:
-        assert (answer.status_code, "form was lost" in answer.json()["error"]) == (400, True)
+    for body in (form, iter([form])):  # with a length, and in chunks
+        answer = requests.post(f"{place.url}/login", body, headers=headers, timeout=PATIENCE, allow_redirects=False)
+        if parser == "h11":
+            assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        else:
+            assert (answer.status_code, "form was lost" in answer.json()["error"]) == (400, True)
     started.stop()
 
 
@@ -635,8 +647,12 @@ def test_curl_as_documented(guarded: Live) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "0", "::"])
-def test_the_address_that_ready_prints(place: Place, host: str) -> None:
-    """Others can open it: it is none that means every address, it is this machine's, and the guard lets it in."""
+def test_other_machines(place: Place, host: str) -> None:
+    """Where others can come they need the token, and the address they came to is a name of the server.
+
+    Others can open the address that is printed: it is none that means every address, it is this machine's, and the
+    guard lets it in.
+    """
     if host == "::" and not socket.has_ipv6:
         pytest.skip("there is no IPv6 here")
     started = place.start("--demo", "--host", host, PREFLIGHT_TOKEN=TOKEN).until_ready()
@@ -649,4 +665,11 @@ def test_the_address_that_ready_prints(place: Place, host: str) -> None:
     for name in (socket.gethostname(), f"{socket.gethostname()}:{place.port}"):
         assert requests.get(url, headers={**BEARER, "Host": name}, timeout=PATIENCE).status_code == 200
     assert requests.get(url, headers={**BEARER, "Host": "evil.test"}, timeout=PATIENCE).status_code == 421
+    if host == "0.0.0.0":
+        url = f"http://{own_address()}:{place.port}"
+        assert requests.get(f"{url}/health", timeout=PATIENCE).status_code == 200
+        assert requests.get(f"{url}/diagnostics", timeout=PATIENCE).status_code == 401
+        assert requests.get(f"{url}/diagnostics", headers=BEARER, timeout=PATIENCE).status_code == 200
+        evil = {**BEARER, "Host": "evil.test"}
+        assert requests.get(f"{url}/diagnostics", headers=evil, timeout=PATIENCE).status_code == 421
     assert started.stop() == 0

@@ -311,22 +311,23 @@ def test_caps(place: Place) -> None:
         assert json.loads(get(f"{started.url}/sessions")[1])["total"] == 2
 
 
-def test_a_full_disk_is_said_and_the_connection_lives_on(place: Place) -> None:
+def test_a_full_disk_is_said_and_the_connection_lives_on(demo: Started) -> None:
     """Nothing is accepted that is not on disk; when there is room again, it goes on."""
-    started = place.start("--demo", "--supervise").until_ready()
-    with client(started.url) as one:
+    with client(demo.url) as one:
         one.init()
         one.answer("help")
-        worker = psutil.Process(worker_of(started.url))
+        worker = psutil.Process(worker_of(demo.url))
         before = worker.rlimit(psutil.RLIMIT_FSIZE)
         worker.rlimit(psutil.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
-        refused = one.ask("help", id="x")
+        try:
+            refused = one.ask("help", id="x")
+        finally:
+            worker.rlimit(psutil.RLIMIT_FSIZE, before)
         assert [m["type"] for m in refused] == ["error"]
         assert (refused[0]["code"], refused[0]["retry"], refused[0]["id"]) == ("storage", True, "x")
         assert "sessions.sqlite" in refused[0]["message"]
-        worker.rlimit(psutil.RLIMIT_FSIZE, before)
         assert one.ask("help", id="x")[-1]["type"] == "result"
-        assert get(f"{started.url}/health")[0] == 200
+        assert get(f"{demo.url}/health")[0] == 200
 
 
 # -- turns ----------------------------------------------------------------------------------------------------
@@ -430,9 +431,8 @@ def test_a_session_that_is_deleted_in_a_turn_is_gone(live: Live) -> None:
     db.close()
 
 
-def test_a_turn_has_a_deadline(place: Place) -> None:
+def test_a_turn_has_a_deadline(live: Live) -> None:
     """Then its sender is told that there was no answer in time."""
-    live = Live(place, PREFLIGHT_TURN_TIMEOUT="1s")
     live.provider.will({"type": "stream_fault", "kind": "stall", "after_chunks": 1, "stall_seconds": 60})
     with client(live.url) as one:
         one.init()

@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from preflight.report import formats
+from preflight.report import model as report
 from tests.e2e import chatting
 from tests.e2e.doubles import STRANGER
-from tests.e2e.place import Place, Started, get, make_place
+from tests.e2e.place import Place, Started, get
+from tests.portnumbers import unused_port
 
 NAME = "\x1b[2J\n\u202e\x9b\u200bd\u00ad"  # 15 bytes: what the kernel keeps
 FORGED = "SERVER FORGED!"
@@ -71,27 +72,32 @@ def is_clean_json(value: Any) -> None:
                 is_clean_json(item)
 
 
+def spawn_stranger(place: Place, port: int, name: str, *arguments: str) -> Started:
+    """Somebody's server of this name on this port."""
+    program = place.folder / "stranger.py"
+    program.write_text(STRANGER)
+    return place.spawn(sys.executable, str(program), str(port), name, *arguments).until_says("listening")
+
+
 @pytest.fixture
 def stranger(place: Place) -> Started:
     """Somebody's server on this place's port."""
-    program = place.folder / "stranger.py"
-    program.write_text(STRANGER)
-    return place.spawn(sys.executable, str(program), str(place.port), NAME, *ARGUMENTS).until_says("listening")
+    return spawn_stranger(place, place.port, NAME, *ARGUMENTS)
 
 
-@pytest.mark.parametrize("options", [["--port-status"], ["--free-port", "--dry-run"]], ids=lambda options: options[0])
-@pytest.mark.parametrize("verbose", [[], ["-v"]], ids=["", "verbose"])
-def test_port_commands(place: Place, stranger: Started, options: list[str], verbose: list[str]) -> None:
+def test_port_commands(place: Place, stranger: Started) -> None:
     """Text and JSON tell who it is, and no more than that."""
-    shown = place.run("--demo", *options, *verbose)
-    assert str(stranger.pid) in shown.stdout
-    is_clean(shown.output)
-    rows = [line for line in shown.stdout.splitlines() if line.strip()]
-    assert len(rows) <= 7
-    as_json = place.run("--demo", *options, *verbose, "--format", "json")
-    document = json.loads(as_json.stdout)
-    assert document["holders"][0]["pid"] == stranger.pid
-    is_clean_json(document)
+    for options in (["--port-status"], ["--free-port", "--dry-run"]):
+        for verbose in ([], ["-v"]):
+            shown = place.run("--demo", *options, *verbose)
+            assert str(stranger.pid) in shown.stdout
+            is_clean(shown.output)
+            rows = [line for line in shown.stdout.splitlines() if line.strip()]
+            assert len(rows) <= 7
+        as_json = place.run("--demo", *options, "-v", "--format", "json")
+        document = json.loads(as_json.stdout)
+        assert document["holders"][0]["pid"] == stranger.pid
+        is_clean_json(document)
 
 
 def test_freeing(place: Place, stranger: Started) -> None:
@@ -109,7 +115,7 @@ def test_refused_start(place: Place, stranger: Started, log_format: str) -> None
     """The banner that says who is in the way, report, log and audit."""
     place.environ |= {"PREFLIGHT_PORT_CLEANUP": "never", "PREFLIGHT_LOG_FORMAT": log_format}
     log = place.folder / "log"
-    refused = place.run("--demo", "-v", "--log-file", str(log))
+    refused = place.run("--demo", "--app", "small:app", "-v", "--log-file", str(log))
     assert refused.process.returncode == 1
     assert str(stranger.pid) in refused.output
     is_clean(refused.output)
@@ -122,66 +128,63 @@ def test_refused_start(place: Place, stranger: Started, log_format: str) -> None
     assert stranger.process.poll() is None
 
 
-def test_start_that_takes_the_port(place: Place, stranger: Started) -> None:
-    """What is said while it is stopped, and what the server then tells of its start."""
-    instance = place.start("--demo", "-v").until_ready()
-    stranger.wait()
-    is_clean(instance.output)
-    is_clean_json(json.loads(get(f"{place.url}/diagnostics")[1]))
-    is_clean((place.state / "audit.log").read_text())
-    assert instance.stop() == 0
-
-
 def test_folded(place: Place) -> None:
     """In a pipe, which has no width, nothing begins a line that was only the rest of another one."""
-    program = place.folder / "stranger.py"
-    program.write_text(STRANGER)
-    many = [f"{'-' * width} {FORGED}" for width in range(60, 130)]
-    place.spawn(sys.executable, str(program), str(place.port), "any", *many).until_says("listening")
+    spawn_stranger(place, place.port, "any", *(f"{'-' * width} {FORGED}" for width in range(60, 130)))
     del place.environ["COLUMNS"]
     log = place.folder / "log"
-    shown = place.run("--demo", "--check-only", "-v", "--log-file", str(log), PREFLIGHT_PORT_CLEANUP="never")
+    place.environ |= {"PREFLIGHT_PORT_CLEANUP": "never", "PREFLIGHT_APP": "small:app"}
+    shown = place.run("--demo", "--check-only", "-v", "--log-file", str(log))
     for text in (shown.output, log.read_text()):
         assert FORGED in text
         assert not [line for line in text.splitlines() if line.startswith(FORGED) or f"] {FORGED}" in line]
 
 
-@pytest.mark.parametrize("form", ["json", "text", "junit", "github", "markdown"])
-def test_formats(place: Place, stranger: Started, form: str) -> None:
-    """For machines and for pages of others."""
-    place.environ["PREFLIGHT_PORT_CLEANUP"] = "never"
-    shown = place.run("--demo", "--check-only", "--format", form)
-    assert str(stranger.pid) in shown.stdout
-    is_clean(shown.output, folded=form == "text")
-    if form == "json":
-        is_clean_json(json.loads(shown.stdout))
+def test_formats(place: Place, stranger: Started) -> None:
+    """For machines and for pages of others: a check shows two of them, and its report is the same in the others."""
+    place.environ |= {"PREFLIGHT_PORT_CLEANUP": "never", "PREFLIGHT_APP": "small:app"}
+    for form in ("json", "text"):
+        shown = place.run("--demo", "--check-only", "--format", form)
+        assert str(stranger.pid) in shown.stdout
+        is_clean(shown.output, folded=form == "text")
+        if form == "json":
+            is_clean_json(json.loads(shown.stdout))
+    found = report.load(place.report_file)
+    for form in ("junit", "github", "markdown"):
+        text = formats.render(form, found, place.root, {})
+        assert str(stranger.pid) in text, form
+        is_clean(text)
 
 
 def test_pytest(place: Place, stranger: Started) -> None:
     """Plain pytest says it in its own words."""
     environ = {"PREFLIGHT_PORT": str(place.port), "PREFLIGHT_DEMO": "1", "PREFLIGHT_PORT_CLEANUP": "never"}
+    environ["PREFLIGHT_APP"] = "small:app"
     shown = place.spawn(sys.executable, "-m", "pytest", "preflight", "-v", environ=environ)
     assert shown.wait() == 1
     assert str(stranger.pid) in shown.output
     is_clean(shown.output)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Place]:
-    """A server of ours on another port."""
-    place = make_place(tmp_path / "server")
-    place.start("--demo").until_ready()
-    yield place
-    place.close()
+def test_start_that_takes_the_port(place: Place, stranger: Started) -> None:
+    """What is said while it is stopped, and what the server then tells of its start.
 
-
-def test_chat(stranger: Started, server: Place) -> None:
-    """Who asks the agent about a port is told, without what could speak to a model or a reader in between."""
-    with chatting.client(server.url) as client:
+    Who asks its agent about another stranger's port is told, without what could speak to a model or a reader in
+    between.
+    """
+    instance = place.start("--demo", "-v").until_ready()
+    stranger.wait()
+    is_clean(instance.output)
+    is_clean_json(json.loads(get(f"{place.url}/diagnostics")[1]))
+    is_clean((place.state / "audit.log").read_text())
+    port = unused_port()
+    another = spawn_stranger(place, port, NAME, *ARGUMENTS)
+    with chatting.client(instance.url) as client:
         client.init()
-        answer = client.answer(f"who listens on port {stranger.port}?")
-    assert str(stranger.pid) in answer
+        answer = client.answer(f"who listens on port {port}?")
+    assert str(another.pid) in answer
     is_clean(answer)
+    assert instance.stop() == 0
 
 
 # What the application prints.
@@ -216,10 +219,7 @@ def test_what_an_application_prints(place: Place) -> None:
 def test_a_secret_that_is_not_printable(place: Place) -> None:
     """One of ours in somebody's arguments is found although it is cleaned before it is looked for."""
     secrets = ["canary\tQ7vXw2LmN8pRt4", "canary\x1bZq7vXw2LmN8pRt4", "canary-line-one-Zq7\ncanary-line-two-Zq7"]
-    program = place.folder / "stranger.py"
-    program.write_text(STRANGER)
-    holder = place.spawn(sys.executable, str(program), str(place.port), "any", *secrets, f"x{secrets[0]}")
-    holder.until_says("listening")
+    holder = spawn_stranger(place, place.port, "any", *secrets, f"x{secrets[0]}")
     environ = {f"A{number}_PASSWORD": secret for number, secret in enumerate(secrets)}
     for options in (["--port-status"], ["--port-status", "--format", "json"]):
         shown = place.spawn(sys.executable, "run.py", "--port", str(place.port), "--demo", *options, environ=environ)
@@ -230,10 +230,8 @@ def test_a_secret_that_is_not_printable(place: Place) -> None:
 
 def test_a_command_line_of_megabytes(place: Place) -> None:
     """It costs no more than another one: it is cut before anything looks at it."""
-    program = place.folder / "stranger.py"
-    program.write_text(STRANGER)
     many = ["--password", "y" * 100, "x=" + "-" * 100_000] * 12
-    holder = place.spawn(sys.executable, str(program), str(place.port), "many", *many).until_says("listening")
+    holder = spawn_stranger(place, place.port, "many", *many)
     shown = place.run("--demo", "--port-status")
     assert str(holder.pid) in shown.stdout
     assert len(shown.stdout) < 4000

@@ -44,7 +44,10 @@ def serve(place: Place, server: str = "uvicorn", shop: str = SHOP, *more: str, *
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_a_good_start(server: str, place: Place) -> None:
-    """The suite runs once, the link logs in once, and a login that was ended counts in no process."""
+    """The suite runs once, the link logs in once, and a login that was ended counts in no process.
+
+    The nonce of the page lets it re-run under another server, too.
+    """
     started = serve(place, server)
     workers = 2 if "2" in server else 1
     started.until_says("login?code")
@@ -57,6 +60,10 @@ def test_a_good_start(server: str, place: Place) -> None:
     assert place.check("Server Port")["outcome"] == "not_applicable"
     # The application answers everything else, and nobody but it.
     assert ask(started, "/x", cookies={"a": "1"}).json()["scope"]["path"] == "/x"
+    if server == "hypercorn":  # which hands its requests over in its own way
+        headers = {"Origin": started.url, "X-Preflight-Nonce": nonce_of(session, started)}
+        assert session.post(f"{started.url}{PREFIX}/diagnostics/run", timeout=30).status_code == 403
+        assert session.post(f"{started.url}{PREFIX}/diagnostics/run", headers=headers, timeout=30).status_code == 202
     kept = dict(session.cookies)
     for _ in range(10):
         assert ask(started, f"{PREFIX}/metrics").status_code == 401
@@ -92,10 +99,13 @@ def test_a_wrong_setting(place: Place) -> None:
 
 
 def test_a_worker_that_is_started_again(place: Place) -> None:
-    """It goes by what its group has found; the group's login counts for it, and its code does not count again."""
+    """It goes by what its group has found; the group's login counts for it, and its code does not count again.
+
+    A second start asks again: what an earlier one has found, of this very command and address, is not gone by.
+    """
     started = serve(place, "uvicorn, 2 workers")
     started.until_says("login?code")
-    session = logged_in(started)
+    session, link = logged_in(started), link_of(started)
     before = everywhere(started, session, 2)
     os.kill(min(before), signal.SIGKILL)
     started.until_says(f"Child process [{min(before)}] died")
@@ -112,16 +122,9 @@ def test_a_worker_that_is_started_again(place: Place) -> None:
 
     until(another_has, "the new one has answered")
     assert len(RAN.findall(started.output)) == 1
-    assert requests.get(link_of(started), timeout=30).status_code == 401
+    assert requests.get(link, timeout=30).status_code == 401
     started.insist()
 
-
-def test_a_second_start_asks_again(place: Place) -> None:
-    """What an earlier start has found, of this very command and address, is not gone by."""
-    first = serve(place, "uvicorn, 2 workers")
-    first.until_says("login?code")
-    session, link = logged_in(first), link_of(first)
-    first.insist()
     second = serve(place, "uvicorn, 2 workers")
     assert len(RAN.findall(second.output)) == 1
     assert link_of(second) != link
@@ -142,21 +145,6 @@ def test_with_a_token(place: Place) -> None:
     assert ask(started, begun.headers["location"], headers=BEARER).json()["status"] == "passed"
     assert "preflight_http_requests_in_flight" not in ask(started, f"{PREFIX}/metrics", headers=BEARER).text
     assert "code=" not in started.output
-    started.stop()
-
-
-def test_a_port_that_the_system_chose(place: Place) -> None:
-    """The link has no address then, and the cookie has the port, which the first connection tells."""
-    place.port = 0
-    started = spawn(place)
-    started.until_says("Uvicorn running")
-    found = re.search(r"running on (http://127.0.0.1:(\d+))", started.output)
-    assert found is not None
-    way_in = re.search(r"Preflight +(/_preflight/login\?code=\w+)", started.output)
-    assert way_in is not None
-    session = requests.Session()
-    session.get(found[1] + way_in[1], timeout=30)
-    assert f"preflight_{found[2]}_beside" in session.cookies
     started.stop()
 
 
@@ -202,17 +190,28 @@ def test_behind_the_launcher(place: Place) -> None:
 
 
 def test_the_application_sees_what_it_sees_without(place: Place) -> None:
-    """Scope, state and messages are the server's; only our cookies are missing."""
-    started = serve(place)
-    bare = place.spawn(sys.executable, "-m", "uvicorn", "echo:app", "--port", "0").until_says("Uvicorn running")
-    found = re.search(r"running on (http://127.0.0.1:(\d+))", bare.output)
-    assert found is not None
+    """Scope, state and messages are the server's; only our cookies are missing.
 
-    def seen(url: str) -> Any:
+    On a port that the system chose: the link has no address then, and the cookie has the port, which the first
+    connection tells.
+    """
+    place.port = 0
+    started = spawn(place).until_says("Uvicorn running")
+    url, port = address_of(started)
+    way_in = re.search(r"Preflight +(/_preflight/login\?code=\w+)", started.output)
+    assert way_in is not None
+    session = requests.Session()
+    session.get(url + way_in[1], timeout=30)
+    assert f"preflight_{port}_beside" in session.cookies
+
+    bare = place.spawn(sys.executable, "-m", "uvicorn", "echo:app", "--port", "0").until_says("Uvicorn running")
+
+    def seen(from_: str) -> Any:
         headers = {"Host": "shop.test", "X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}
-        headers |= {"Cookie": f"a=1; preflight_{place.port}_beside=1.x.y"} if url == started.url else {"Cookie": "a=1"}
-        body: dict[str, Any] = requests.post(f"{url}/a%2Fb?c", data=b"x" * 100_000, headers=headers, timeout=30).json()
-        with connect(url.replace("http", "ws") + "/w", additional_headers={"Cookie": "a=1"}) as client:
+        headers |= {"Cookie": f"a=1; preflight_{port}_beside=1.x.y"} if from_ == url else {"Cookie": "a=1"}
+        answer = requests.post(f"{from_}/a%2Fb?c", data=b"x" * 100_000, headers=headers, timeout=30)
+        body: dict[str, Any] = answer.json()
+        with connect(from_.replace("http", "ws") + "/w", additional_headers={"Cookie": "a=1"}) as client:
             socket = json.loads(client.recv(timeout=30))
         for scope in (body["scope"], socket):
             scope["server"] = None
@@ -220,12 +219,20 @@ def test_the_application_sees_what_it_sees_without(place: Place) -> None:
         socket["client"] = None
         return body, socket
 
-    assert seen(started.url) == seen(found[1])
-    assert seen(started.url)[0]["scope"]["client"] == ["203.0.113.7", 0]
-    assert seen(started.url)[0]["scope"]["scheme"] == "https"
+    with_us = seen(url)
+    assert with_us == seen(address_of(bare)[0])
+    assert with_us[0]["scope"]["client"] == ["203.0.113.7", 0]
+    assert with_us[0]["scope"]["scheme"] == "https"
     bare.stop()
     started.stop()
     assert "the application has shut down" in started.output
+
+
+def address_of(started: Started) -> tuple[str, str]:
+    """Where uvicorn says that it listens, and the port of it."""
+    found = re.search(r"running on (http://127.0.0.1:(\d+))", started.output)
+    assert found is not None
+    return found[1], found[2]
 
 
 def test_what_is_no_application() -> None:
@@ -250,17 +257,6 @@ def test_what_somebody_takes(recwarn: pytest.WarningsRecorder) -> None:
     guarded = preflight.guard(application)
     del guarded
     assert [str(one.message) for one in recwarn] == []
-
-
-def test_the_nonce_under_another_server(place: Place) -> None:
-    """Hypercorn hands its requests over in its own way."""
-    started = serve(place, "hypercorn")
-    started.until_says("login?code")
-    session = logged_in(started)
-    headers = {"Origin": started.url, "X-Preflight-Nonce": nonce_of(session, started)}
-    assert session.post(f"{started.url}{PREFIX}/diagnostics/run", timeout=30).status_code == 403
-    assert session.post(f"{started.url}{PREFIX}/diagnostics/run", headers=headers, timeout=30).status_code == 202
-    started.insist()
 
 
 NEEDS_DATABASE = '''

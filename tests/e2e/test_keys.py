@@ -49,8 +49,12 @@ def test_quotes_around_a_token_start_nothing(equipped: Place) -> None:
 
 @pytest.mark.parametrize("how", ["launcher", "uvicorn"])
 def test_probe_and_chat_leave_in_the_same_way(equipped: Place, how: str) -> None:
-    """With what the env file says of proxies and headers, whoever has started the server."""
+    """With what the env file says of proxies and headers, whoever has started the server.
+
+    An address of the research service that is none leaves the language model alone.
+    """
     del equipped.environ["OPENAI_BASE_URL"]
+    equipped.environ["PERPLEXITY_BASE_URL"] = "http://[::1"
     with Service() as service, Proxy() as proxy:
         equipped.write_env_file(**KEYS, OPENAI_BASE_URL=service.url, HTTP_PROXY=proxy.url, OPENAI_ORG_ID="org-1")
         if how == "launcher":
@@ -69,6 +73,7 @@ def test_probe_and_chat_leave_in_the_same_way(equipped: Place, how: str) -> None
     assert [target for _method, target, _headers in proxy.seen if target.startswith(service.url)] == [
         f"{service.url}{path}" for _method, path in asked
     ]
+    assert equipped.check("Perplexity API")["message"].startswith("the service cannot be asked: PERPLEXITY_BASE_URL ")
 
 
 def test_a_chat_whose_client_cannot_be_built(equipped: Place) -> None:
@@ -79,17 +84,6 @@ def test_a_chat_whose_client_cannot_be_built(equipped: Place) -> None:
         end = one.ask("hello")[-1]
     assert (end["code"], end["retry"]) == ("provider_error", False)
     assert "its client cannot be built (FileNotFoundError)" in end["message"]
-
-
-def test_an_optional_service_takes_no_chat_with_it(equipped: Place) -> None:
-    """An address of the research service that is none leaves the language model alone."""
-    with Service() as service:
-        equipped.start(OPENAI_BASE_URL=service.url, PERPLEXITY_BASE_URL="http://[::1").until_ready()
-        with client(equipped.url) as one:
-            one.init()
-            one.ask("hello")
-    assert "/chat/completions" in [path for _method, path, _headers in service.seen]
-    assert equipped.check("Perplexity API")["message"].startswith("the service cannot be asked: PERPLEXITY_BASE_URL ")
 
 
 # Re-runs.

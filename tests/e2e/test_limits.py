@@ -506,13 +506,15 @@ def test_refusals_are_told_once(served: Place) -> None:
 # Number.
 
 
-@pytest.fixture
-def few(place: Place) -> Place:
-    """An instance that takes ten connections."""
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """An instance that takes ten connections, of which every test leaves none."""
+    place = make_place(tmp_path_factory.mktemp("few") / "place")
     place.write_module("limited", LIMITED)
     place.environ |= {"PREFLIGHT_CONNECTIONS": "10", "PREFLIGHT_REQUEST_TIMEOUT": "20s"}
     place.start("--demo", "--app", "limited:app").until_ready()
-    return place
+    yield place
+    place.close()
 
 
 def is_closed(one: Raw) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import sys
 import threading
@@ -91,16 +92,15 @@ def test_a_good_start_and_a_refused_one(shop: Adopter, service: Listener) -> Non
 
 
 def test_a_variable_that_is_not_set(shop: Adopter) -> None:
-    """It is named, with the place where it is to be set."""
-    found = shop.finding("Service")
+    """It is named, with the place where it is to be set.
+
+    Annotations and the report lead to where the requirement is made, and not to what makes it.
+    """
+    done = shop.command("--check-only", "--port", str(shop.port), "--format", "github")
+    found = shop.check("Service")
     assert found["id"] == f"{FILE}::test_service"
     assert (found["outcome"], found["message"]) == ("failed", "SERVICE is not set")
     assert found["fix"].startswith("set SERVICE in ")
-
-
-def test_its_line_is_that_of_the_suite(shop: Adopter) -> None:
-    """Annotations and the report lead to where the requirement is made, and not to what makes it."""
-    done = shop.command("--check-only", "--port", str(shop.port), "--format", "github")
     assert f"::error file={FILE},line=3,title=Service::" in done.stdout, done.output
     listed = shop.pytest("preflight_suite", "--collect-only", "-q")
     assert f"{FILE}::test_service" in listed.stdout
@@ -129,28 +129,36 @@ def test_offline(shop: Adopter, service: Listener) -> None:
 
 def test_ignoring(shop: Adopter) -> None:
     """--ignore lets one that fails pass, by title or id, with its message."""
-    for name in ("Service", f"{FILE}::test_service"):
-        found = shop.finding("Service", "--ignore", name)
-        assert found["outcome"] == "ignored"
-        assert "SERVICE is not set" in found["message"]
+    (shop.root / "data.csv").unlink()
+    found = shop.finding("Service", "--ignore", "Service", "--ignore", f"{FILE}::test_data")
+    assert found["outcome"] == "ignored"
+    assert "SERVICE is not set" in found["message"]
+    found = shop.check("Data")
+    assert found["outcome"] == "ignored"
+    assert "data.csv" in found["message"]
 
 
-LOST = {
-    "another name": 'service = ready.tcp("SERVICE")',
-    "no name": 'ready.tcp("SERVICE")',
-    "a second one": 'test_data = ready.tcp("SERVICE")\ntest_data = ready.file("data.csv")',
-    "a list": 'test_data = [ready.tcp("SERVICE")]',
-}
+LOST = """
+service = ready.tcp("SERVICE")
+ready.tcp("SERVICE")
+test_again = ready.tcp("SERVICE")
+test_again = ready.file("data.csv")
+test_list = [ready.tcp("SERVICE")]
+test_other = ready.folder(".", title="Other")
+"""
 
 
-@pytest.mark.parametrize("how", LOST)
-def test_one_that_is_not_asked_breaks_the_run(shop: Adopter, how: str) -> None:
-    """It stands in the suite and has no name of its own: nothing starts, and its line is named."""
-    shop.write(FILE, f'{SUITE}{LOST[how]}\ntest_other = ready.folder(".", title="Other")\n')
+def test_one_that_is_not_asked_breaks_the_run(shop: Adopter) -> None:
+    """It stands in the suite and has no name of its own: nothing starts, and its line is named.
+
+    Another name, none, one that is taken away by a second one, and a list.
+    """
+    shop.write(FILE, SUITE.rstrip() + LOST)
     done = shop.command("--port", str(shop.port))
     assert done.process.returncode == 3, done.output
     assert BROKE in done.stdout
-    assert f"{FILE}:5: a ready-made requirement (assign it to a name of its own" in done.stdout
+    named = re.findall(rf"{FILE}:(\d+): a ready-made requirement \(assign it to a name of its own", done.stdout)
+    assert {int(line) for line in named} == {5, 6, 7, 9}
     plain = shop.pytest("preflight_suite", environ={"SERVICE": "127.0.0.1:9"})
     assert plain.process.returncode != 0
 
@@ -186,33 +194,37 @@ print("tool 1.0")
 """
 )
 LEAVES = {
-    "a program that hangs": ("test_tool = ready.executable('{tool}', timeout=2.0)", 600, " within 2 s"),
-    "a program that lets something go on": ("test_tool = ready.executable('{tool}', timeout=60.0)", 0, "1.0"),
-    "an MCP server that hangs": (
-        "test_tool = ready.mcp_server(['{tool}'], timeout=15.0)",
+    "hangs": ("ready.executable('{tool}', title='hangs', timeout=2.0)", 600, " within 2 s"),
+    "lets something go on": ("ready.executable('{tool}', title='lets something go on', timeout=60.0)", 0, "1.0"),
+    "is an MCP server that hangs": (
+        "ready.mcp_server(['{tool}'], title='is an MCP server that hangs', timeout=15.0)",
         600,
         "no answer within 15 s",
     ),
 }
+"""What a program does, the requirement that asks it, how long it goes on, and what is said."""
 
 
 @pytest.mark.parametrize("way", ["command", "pytest"])
-@pytest.mark.parametrize("how", LEAVES)
-def test_no_process_is_left(shop: Adopter, how: str, way: str, tmp_path: Path) -> None:
+def test_no_process_is_left(shop: Adopter, way: str, tmp_path: Path) -> None:
     """Neither the program, which takes no SIGTERM, nor what has left it, its group and its session."""
-    source, seconds, said = LEAVES[how]
-    pids, tool = tmp_path / "pids", tmp_path / "tool"
-    tool.write_text(f"#!{sys.executable}\n{HANGING.format(pids=str(pids), seconds=seconds)}")
-    tool.chmod(0o755)
-    shop.write(FILE, f"from preflight import ready\n{source.format(tool=tool)}\n")
+    lines = ["from preflight import ready"]
+    for number, (source, seconds, _said) in enumerate(LEAVES.values()):
+        tool = tmp_path / f"tool{number}"
+        tool.write_text(f"#!{sys.executable}\n{HANGING.format(pids=f'{tool}.pids', seconds=seconds)}")
+        tool.chmod(0o755)
+        lines.append(f"test_tool_{number} = {source.format(tool=tool)}")
+    shop.write(FILE, "\n".join(lines) + "\n")
     if way == "command":
         shop.command("--check-only", "--port", str(shop.port))
     else:
         shop.pytest("preflight_suite")
-    (check,) = [one for one in shop.report()["checks"] if one["id"].startswith("preflight_suite/")]
-    assert said in check["message"]
-    started = [int(line) for line in pids.read_text().split()]
-    assert len(started) == 2
+    started = []
+    for number, (title, (_source, _seconds, said)) in enumerate(LEAVES.items()):
+        assert said in shop.check(title)["message"]
+        pids = [int(line) for line in (tmp_path / f"tool{number}.pids").read_text().split()]
+        assert len(pids) == 2, title
+        started += pids
     until(lambda: not any(map(alive, started)), "every process that a probe has started has gone", 10)
 
 

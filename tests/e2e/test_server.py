@@ -54,13 +54,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     place.close()
 
 
-@pytest.fixture
-def alone(place: Place) -> Place:
-    """The same, for one test."""
-    place.start("--demo").until_ready()
-    return place
-
-
 def answer(place: Place, path: str) -> dict[str, Any]:
     """The body of an answer that must be 200."""
     status, text = get(place.url + path)
@@ -143,46 +136,46 @@ def test_a_get_runs_no_check(served: Place) -> None:
     assert answer(served, "/diagnostics")["run_id"] == first["run_id"]
 
 
-def test_newer_report_of_another_process(alone: Place) -> None:
-    """A newer report for this address shows with its origin, at once, and does not move /health."""
-    assert answer(alone, "/diagnostics")["origin"] == "start"
-    check = alone.run("--check-only", "--offline", "--app", "small:app", PREFLIGHT_PYTHON=">=3.99")
-    assert check.process.returncode == 1
-    body = answer(alone, "/diagnostics")
-    assert body["origin"] == "check"
-    assert body["status"] == "failed"
-    assert body["run_id"] == alone.report()["run_id"]
-    assert "Python Version" in [error["title"] for error in body["critical_errors"]]
-    assert body["checks"]["Python Version"]["status"] == "❌ CRITICAL"
-    health = answer(alone, "/health")
-    assert (health["status"], health["critical_errors"]) == ("healthy", [])
+def test_reports_of_others(place: Place) -> None:
+    """What somebody wrote over the report is left aside, and said; health stays as it was.
 
-    pytest_run = alone.spawn(sys.executable, "-m", "pytest", "preflight", "--demo", f"--port={alone.port}", "-q")
-    assert pytest_run.wait() == 0, pytest_run.output
-    assert answer(alone, "/diagnostics")["origin"] == "pytest"
+    A report for another address is none of ours; a newer one for this address shows with its origin, at once, and does
+    not move /health.
+    """
+    place.start("--demo").until_ready()
+    begun = answer(place, "/diagnostics")
+    assert begun["origin"] == "start"
+    for content in ("", "{", '{"preflight": 1}', "[" * 100_000, "\0"):
+        place.report_file.write_text(content)
+        body = answer(place, "/diagnostics")
+        assert "a report was set aside" in body["problem"]
+        assert body["origin"] == "start"
+        assert answer(place, "/health")["status"] == "healthy"
 
-
-def test_report_for_another_address(alone: Place) -> None:
-    """A report for another address is none of ours."""
-    before = answer(alone, "/diagnostics")["run_id"]
-    other = make_place(alone.folder / "other")
-    other.environ["PREFLIGHT_STATE_DIR"] = str(alone.state)
+    other = make_place(place.folder / "other")
+    other.environ["PREFLIGHT_STATE_DIR"] = str(place.state)
     code = other.run("--check-only", "--demo", "--app", "small:app").process.returncode
     other.close()
     assert code == 0
-    assert alone.report()["address"] == f"127.0.0.1:{other.port}"
-    found = answer(alone, "/diagnostics")
-    assert (found["origin"], found["run_id"]) == ("start", before)
+    assert place.report()["address"] == f"127.0.0.1:{other.port}"
+    found = answer(place, "/diagnostics")
+    assert (found["origin"], found["run_id"]) == ("start", begun["run_id"])
 
+    check = place.run("--check-only", "--offline", "--app", "small:app", PREFLIGHT_PYTHON=">=3.99")
+    assert check.process.returncode == 1
+    body = answer(place, "/diagnostics")
+    assert body["origin"] == "check"
+    assert body["status"] == "failed"
+    assert body["run_id"] == place.report()["run_id"]
+    assert "Python Version" in [error["title"] for error in body["critical_errors"]]
+    assert body["checks"]["Python Version"]["status"] == "❌ CRITICAL"
+    health = answer(place, "/health")
+    assert (health["status"], health["critical_errors"]) == ("healthy", [])
 
-def test_corrupt_report(alone: Place) -> None:
-    """What somebody wrote over the report is left aside, and said; health stays as it was."""
-    for content in ("", "{", '{"preflight": 1}', "[" * 100_000, "\0"):
-        alone.report_file.write_text(content)
-        body = answer(alone, "/diagnostics")
-        assert "a report was set aside" in body["problem"]
-        assert body["origin"] == "start"
-        assert answer(alone, "/health")["status"] == "healthy"
+    command = ("-m", "pytest", "preflight", "--demo", f"--port={place.port}", "-q")
+    pytest_run = place.spawn(sys.executable, *command, environ={"PREFLIGHT_APP": "small:app"})
+    assert pytest_run.wait() == 0, pytest_run.output
+    assert answer(place, "/diagnostics")["origin"] == "pytest"
 
 
 def test_chat(served: Place) -> None:

@@ -40,7 +40,7 @@ def test_plain_pytest(place: Place) -> None:
     """The same without the launcher."""
     place.environ |= LINKS
     command = ("-m", "pytest", "preflight", "--demo", "-m", "critical", "--port", str(place.port))
-    asked = place.spawn(sys.executable, *command)
+    asked = place.spawn(sys.executable, *command, environ={"PREFLIGHT_APP": "small:app"})
     assert asked.wait() == 0, asked.output
     assert LINE in asked.stdout
 
