@@ -29,7 +29,6 @@ from markdown_it import MarkdownIt
 
 from preflight.fleet import schema
 from preflight.settings import template
-from tests import databases
 from tests.databases import Postgres
 from tests.deploy import manifests
 from tests.e2e.chatting import client
@@ -66,6 +65,17 @@ class Block:
     def is_session(self) -> bool:
         return self.language == "console" or (self.language == "text" and self.text.startswith("$ "))
 
+    @property
+    def lines(self) -> list[str]:
+        """What is typed, without the remarks behind it."""
+        return [line.split(" # ")[0].rstrip() for line in self.text.splitlines() if line]
+
+    @property
+    def only_asks(self) -> bool:
+        """Whether it is a session of somebody who asks a server that anybody on the machine may ask."""
+        commands = [line for line in self.lines if line.startswith("$ ")]
+        return self.is_session and all(line.startswith("$ curl ") for line in commands) and "TOKEN" not in self.text
+
 
 def blocks() -> list[Block]:
     found = []
@@ -80,6 +90,19 @@ def blocks() -> list[Block]:
 BLOCKS = blocks()
 
 
+def once(chosen: list[Block]) -> list[Block]:
+    """Without those that somebody has typed already when he comes to them."""
+    return [block for number, block in enumerate(chosen) if block.lines not in [one.lines for one in chosen[:number]]]
+
+
+def known(block: Block) -> set[str]:
+    """Its lines that an earlier block has: where it is a list of commands, each of which is one by itself."""
+    command = ".venv/bin/python run.py --"
+    if not all(line.startswith(command) and "--init" not in line for line in block.lines):
+        return set()
+    return {line for one in BLOCKS[: BLOCKS.index(block)] if one.language == "sh" for line in one.lines}
+
+
 def those(*languages: str) -> pytest.MarkDecorator:
     """The blocks in these languages; "session" is what a terminal showed, "picture" any other text."""
 
@@ -90,9 +113,9 @@ def those(*languages: str) -> pytest.MarkDecorator:
             return "containers"
         return "picture" if block.language == "text" else block.language
 
-    chosen = [pytest.param(block, id=str(block)) for block in BLOCKS if kind(block) in languages]
+    chosen = once([block for block in BLOCKS if kind(block) in languages and not block.only_asks])
     TESTED.update(languages)
-    return pytest.mark.parametrize("block", chosen)
+    return pytest.mark.parametrize("block", [pytest.param(block, id=str(block)) for block in chosen])
 
 
 TESTED: set[str] = set()
@@ -126,18 +149,35 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def reader(tmp_path: Path, compiled_tree: Path, environment: Path, providers: Providers) -> Iterator[Place]:
     """A checkout in which make has been called once, with an env file that is filled in."""
-    root = tmp_path / "project"
+    place = checkout(tmp_path, compiled_tree, environment)
+    equip(place, providers)
+    yield place
+    place.close()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, compiled_tree: Path, environment: Path) -> Iterator[Place]:
+    """Such a checkout whose server anybody on the machine may ask, and have it check again at any time."""
+    place = checkout(tmp_path_factory.mktemp("demo"), compiled_tree, environment)
+    place.environ["PREFLIGHT_RERUN_INTERVAL"] = "0"
+    place.start("--demo").until_ready()
+    yield place
+    place.close()
+
+
+def checkout(folder: Path, compiled_tree: Path, environment: Path) -> Place:
+    """A checkout in which make has been called once."""
+    root = folder / "project"
     shutil.copytree(compiled_tree, root)
     shutil.copytree(ROOT / ".ci", root / ".ci")
     for name in ("Makefile", "requirements-dev.txt"):
         shutil.copy(ROOT / name, root)
     (root / ".venv").symlink_to(environment)
-    place = make_place(tmp_path / "place", root)
-    equip(place, providers)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    place = make_place(folder / "place", root)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python3").symlink_to(sys.executable)
     place.environ |= {
-        "PATH": f"{tmp_path / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+        "PATH": f"{folder / 'bin'}:/usr/local/bin:/usr/bin:/bin",
         "PREFLIGHT_PORT": str(place.port),
         "PREFLIGHT_STATE_DIR": str(root / ".preflight"),
         "PIP_NO_INDEX": "1",  # everything is there already
@@ -145,8 +185,7 @@ def reader(tmp_path: Path, compiled_tree: Path, environment: Path, providers: Pr
     }
     (root / "my_package").mkdir()
     (root / "my_package" / "main.py").write_text(SMALL)
-    yield place
-    place.close()
+    return place
 
 
 class Session:
@@ -218,10 +257,9 @@ def compare(command: str, expected: str, came: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres(cluster: Postgres) -> Postgres:
     """The database server of a reader who has one."""
-    with databases.postgres(tmp_path_factory.mktemp("postgres")) as server:
-        yield server
+    return cluster
 
 
 @those("sh")
@@ -250,6 +288,8 @@ def test_what_is_typed(reader: Place, environment: Path, block: Block, request: 
     served(reader, block.text)
     session = Session(reader)
     for line in filter(None, typed.splitlines()):
+        if line.split(" # ")[0].rstrip() in known(block):
+            continue
         came = session.type(line)
         if "--import-sessions" in line:
             assert "1 session with 2 new messages." in came
@@ -273,8 +313,7 @@ def test_what_a_terminal_showed(reader: Place, receiver: Receiver, mailbox: Mail
     need(*(name for name in ("curl", "jq") if re.search(rf"^\$ {name} |\| {name} ", block.text, re.MULTILINE)))
     served(reader, block.text)
     session = Session(reader)
-    for part in block.text.split("$ ")[1:] if block.text.startswith("$ ") else ():
-        command, _, expected = part.partition("\n")
+    for command, expected in shown(block):
         command = re.sub(r"mailto://\S+@example\.org", mailbox.url, command)
         command = re.sub(r"json://hooks\.example\.org/\w+", receiver.url(), command)
         came = session.type(command)
@@ -284,20 +323,41 @@ def test_what_a_terminal_showed(reader: Place, receiver: Receiver, mailbox: Mail
         compare(command, expected, came)
 
 
+def shown(block: Block) -> list[tuple[str, str]]:
+    """The commands of a session, and what each has printed."""
+    parts = block.text.split("$ ")[1:] if block.text.startswith("$ ") else []
+    return [(command, expected) for command, _, expected in (part.partition("\n") for part in parts)]
+
+
+def test_what_a_server_was_asked(demo: Place) -> None:
+    """Each question gets an answer of the shape that the document shows, from one server."""
+    need("curl", "jq")
+    asked = once([block for block in BLOCKS if block.only_asks])
+    assert {block.file for block in asked} >= {"README.md", "docs/server.md"}
+    session = Session(demo)
+    for block in asked:
+        for command, expected in shown(block):
+            compare(f"{block}: {command}", expected, session.type(command))
+
+
 @those("python")
-def test_python(reader: Place, block: Block) -> None:
+def test_python(block: Block, request: pytest.FixtureRequest) -> None:
     """A client is run against a server; a requirement is put where the text says, and judges.
 
     Factories of requirements are asked by tests/ready/test_recipes.py.
     """
     if "sys.argv" in block.text:
-        started = served(reader, "curl ")
-        assert started is not None
-        (reader.root / "chat.py").write_text(block.text)
-        assert "Nothing critical failed" in Session(reader).type(
+        demo: Place = request.getfixturevalue("demo")
+        (demo.root / "chat.py").write_text(block.text)
+        assert "Nothing critical failed" in Session(demo).type(
             '.venv/bin/python chat.py ws://127.0.0.1:8002/ws/chat "what failed?"'
         )
         return
+    if "preflight.ready" in block.text:
+        (factory,) = re.findall(r"^def (\w+)\(", block.text, re.MULTILINE)
+        assert f'recipe("{factory}"' in (ROOT / "tests" / "ready" / "test_recipes.py").read_text(), "no test asks it"
+        return
+    reader: Place = request.getfixturevalue("reader")
     if "guard(" in block.text:
         (reader.root / "shop.py").write_text(block.text)
         command = [".venv/bin/python", "-m", "uvicorn", "shop:app", "--port", str(reader.port)]
@@ -311,10 +371,7 @@ def test_python(reader: Place, block: Block) -> None:
         importing = f"from {'.'.join(name)} import CARTS; assert CARTS.version == 1"
         subprocess.run([sys.executable, "-c", importing], env=reader.environ, cwd=reader.root, check=True)
         return
-    if "preflight.ready" in block.text:
-        (factory,) = re.findall(r"^def (\w+)\(", block.text, re.MULTILINE)
-        assert f'recipe("{factory}"' in (ROOT / "tests" / "ready" / "test_recipes.py").read_text(), "no test asks it"
-        return
+    reader.environ["PREFLIGHT_APP"] = "my_package.main:app"  # the agent takes longer
     if "import ready" in block.text:
         (reader.root / "preflight" / "requirements" / "test_ready.py").write_text(block.text)
         Session(reader).type(".venv/bin/python run.py --check-only --demo", allowed=(0, 1))
@@ -344,12 +401,13 @@ def node() -> str:
 
 
 @those("javascript")
-def test_javascript(reader: Place, block: Block) -> None:
+def test_javascript(block: Block, request: pytest.FixtureRequest) -> None:
     """The same in JavaScript, which the text says needs Node 22; without a server's token and with one."""
     program = node()
     with_token = "btoa(token)" in block.text
-    started = served(reader, f"curl {'TOKEN' if with_token else ''}")
-    assert started is not None
+    reader: Place = request.getfixturevalue("reader" if with_token else "demo")
+    if with_token:
+        assert served(reader, "curl TOKEN") is not None
     text = block.text.replace("8002", str(reader.port))
     if with_token:  # what it leaves to the page that it stands in
         text = f"const token = '{TOKEN}';\n{text}\n"
@@ -393,15 +451,13 @@ def test_yaml(reader: Place, environment: Path, block: Block) -> None:
 
 
 @those("json")
-def test_json(reader: Place, block: Block) -> None:
+def test_json(demo: Place, block: Block) -> None:
     """It is JSON, with the keys that the server's own answer has."""
     shown = json.loads(block.text)
-    started = served(reader, "curl ")
-    assert started is not None
-    session = Session(reader)
+    session = Session(demo)
     run = json.loads(session.type("curl -s -X POST localhost:8002/diagnostics/run"))
     assert shown.keys() == run.keys()
-    address = f"{started.url}/diagnostics/run/{run['run_id']}"
+    address = f"{demo.url}/diagnostics/run/{run['run_id']}"
     until(lambda: bool(json.loads(get(address)[1])["checks"]), "a check is over")
     assert shown["checks"][0].keys() == json.loads(get(address)[1])["checks"][0].keys()
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests import databases
 from tests.databases import Postgres
 
 ROOT = Path(__file__).parents[2]
@@ -20,10 +18,9 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres(cluster: Postgres) -> Postgres:
     """A server that goes on through all tests: none stops it, or changes its settings."""
-    with databases.postgres(tmp_path_factory.mktemp("postgres"), "max_connections=200") as server:
-        yield server
+    return cluster
 
 
 @pytest.fixture

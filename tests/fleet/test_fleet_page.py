@@ -6,9 +6,10 @@ import json
 import re
 import signal
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -117,8 +118,10 @@ def answer(url: str, path: str, status: int = 200) -> Any:
 
 def until_away(url: str) -> Any:
     """The first answer that says that the database is away: others may be of a moment ago."""
-    while (found := get(f"{url}/fleet?format=json", 60.0))[0] == 200:
-        pass
+    found = get(f"{url}/fleet?format=json", 60.0)
+    while found[0] == 200:
+        time.sleep(0.05)
+        found = get(f"{url}/fleet?format=json", 60.0)
     assert found[0] == 503
     return json.loads(found[1])
 
@@ -222,14 +225,21 @@ def test_under_another_server(full: str, place: Place) -> None:
     started.stop()
 
 
-def test_the_database_goes_away(tmp_path: Path, place: Place) -> None:
-    """What was known is shown with its age; one that hangs holds nobody up; and it comes back by itself."""
+def test_the_database_goes_away(tmp_path: Path, place: Place, browser: Browser) -> None:
+    """What was known is shown with its age; one that hangs holds nobody up; and it comes back by itself.
+
+    Where it has not been there before, the page says why, and that nothing is known, and goes on to ask.
+    """
     folder = tmp_path / "own"
     folder.mkdir()
     with databases.postgres(folder) as server:
         url = seeding.made(server.url(database=server.database()))
         seeding.fill(url, 5)
+        server.stop()
         started = place.start("--demo", PREFLIGHT_DATABASE_URL=url).until_ready()
+        says_that_nothing_is_known(browser, started)
+        server.start()
+        until(lambda: get(f"{started.url}/fleet?format=json")[0] == 200, "it is asked")
         known = answer(started.url, "/fleet")
         server.signal_all(signal.SIGSTOP)
         with ThreadPoolExecutor(1) as pool:
@@ -238,6 +248,7 @@ def test_the_database_goes_away(tmp_path: Path, place: Place) -> None:
             while not waiting.done():
                 assert get(f"{started.url}/health/live")[0] == 200
                 answered += 1
+                wait([waiting], 0.1)
             hung = waiting.result()
         assert answered >= 2  # a loop that waits answers nobody before its deadline is over
         keeps_to("Fleet", hung)
@@ -252,10 +263,21 @@ def test_the_database_goes_away(tmp_path: Path, place: Place) -> None:
         assert PASSWORD not in json.dumps(away)
         assert get(f"{started.url}/health/ready")[0] == 200
         server.start()
-        while get(f"{started.url}/fleet?format=json")[0] == 503:
-            pass
+        until(lambda: get(f"{started.url}/fleet?format=json")[0] != 503, "it is asked again")
         assert answer(started.url, "/fleet")["status"] == "reached"
         assert started.stop() == 0
+
+
+def says_that_nothing_is_known(browser: Browser, started: Started) -> None:
+    """The page of a server whose database cannot be reached."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{started.url}/")
+    page.get_by_role("link", name="The fleet").click()
+    expect(page.locator("#lost")).to_contain_text("The database cannot be reached: connection refused")
+    expect(page.locator("#verdict")).to_have_text("Nothing is known")
+    assert PASSWORD not in page.content()
+    context.close()
 
 
 # In a browser.
@@ -343,20 +365,6 @@ def test_narrow_and_dark(browser: Browser, served: Started, width: int, scheme: 
     assert small == 0
     assert violations(page) == []
     context.close()
-
-
-def test_the_page_without_the_database(browser: Browser, place: Place) -> None:
-    """It says why, and that nothing is known, and goes on to ask."""
-    started = place.start("--demo", PREFLIGHT_DATABASE_URL=f"postgresql://me:{PASSWORD}@127.0.0.1:1/db").until_ready()
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(f"{started.url}/")
-    page.get_by_role("link", name="The fleet").click()
-    expect(page.locator("#lost")).to_contain_text("The database cannot be reached: connection refused")
-    expect(page.locator("#verdict")).to_have_text("Nothing is known")
-    assert PASSWORD not in page.content()
-    context.close()
-    assert started.stop() == 0
 
 
 # The command.

@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.clients import rerun
 from tests.e2e.doubles import Answer, Providers
 from tests.e2e.place import KEYS, Place, equip, get, make_place
+from tests.fleet import seeding
 
 KEY = "OpenAI API Key"
 
@@ -32,7 +33,7 @@ def places(tmp_path: Path, url: str, providers: Providers) -> Iterator[list[Plac
         # On a busy machine everything takes its time.
         place.environ |= {"PREFLIGHT_PROBE_TIMEOUT": "60s", "PREFLIGHT_REQUIREMENT_TIMEOUT": "300s"}
         place.environ |= {"PREFLIGHT_RUN_TIMEOUT": "600s", "PREFLIGHT_ANSWERS_KEPT": "1h"}
-    assert made[0].run("--migrate").process.returncode == 0
+    seeding.made(url)
     yield made
     for place in made:
         place.close()

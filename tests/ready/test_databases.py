@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -327,15 +326,15 @@ def test_migrations_of_alembic(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrong", [{"password": "wrong-pw"}, {"user": "nobody-here"}, {"database": "gone"}])
-def test_migrations_that_may_not_log_in(tmp_path: Path, postgres: Postgres, wrong: dict[str, Any]) -> None:
+def test_migrations_that_may_not_log_in(tmp_path: Path, postgres: Postgres) -> None:
     """A login that the database refuses will not do later either; one that does not answer may."""
     plant_alembic(tmp_path)
     environment = ENVIRONMENT.replace('context.config.get_main_option("sqlalchemy.url")', "os.environ['URL']")
     (tmp_path / "migrations" / "env.py").write_text(f"import os\n{environment}")
-    refused = ask(tmp_path, ready.migrations(timeout=120), **PATHS, URL=by_psycopg(postgres.url(**wrong)))
     why = "the database server refuses the login that the migrations use, or does not have the database that they use"
-    assert refused.message == why
+    for wrong in ({"password": "wrong-pw"}, {"user": "nobody-here"}, {"database": "gone"}):
+        refused = ask(tmp_path, ready.migrations(timeout=120), **PATHS, URL=by_psycopg(postgres.url(**wrong)))
+        assert refused.message == why, wrong
     away = ask(tmp_path, ready.migrations(timeout=120), **PATHS, URL=by_psycopg(postgres.url(port=unused_port())))
     assert away.outcome == "unknown"
 
