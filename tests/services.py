@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -75,6 +76,16 @@ class Service:
     def answers(self, *answers: Answer) -> None:
         """What it answers next."""
         self._next = list(answers)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Nobody is there: connections are refused for as long as the block runs."""
+        address, handler = self._server.server_address, self._server.RequestHandlerClass
+        self.__exit__()
+        yield
+        self._server = ThreadingHTTPServer((str(address[0]), int(address[1])), handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
 
     def __enter__(self) -> Service:
         self._thread.start()

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.chatting import Live, Message, client
-from tests.e2e.place import KEYS, Place, Started, get, make_place
-from tests.portnumbers import unused_port
+from tests.e2e.place import KEYS, Started, get, make_place
 from tests.services import Service, completion, streamed
 
 TURN = 6.0  # seconds; half of it is the patience with a silent service
@@ -236,10 +235,10 @@ def test_a_stream_that_ends_with_done_alone_is_an_answer(exact: tuple[Started, S
         assert one.answer("Tell me a story") == "Once upon a time."
 
 
-def test_nobody_there(place: Place) -> None:
+def test_nobody_there(exact: tuple[Started, Service]) -> None:
     """A service that cannot be reached."""
-    live = Live(place, PREFLIGHT_TURN_TIMEOUT=f"{TURN:g}s", OPENAI_BASE_URL=f"http://127.0.0.1:{unused_port()}/v1")
-    with client(live.url) as one:
+    started, service = exact
+    with service.away(), client(started.url) as one:
         one.init()
         end = one.ask("hello")[-1]
         assert (end["code"], end["retry"]) == ("provider_unreachable", True)

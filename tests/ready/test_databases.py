@@ -332,9 +332,9 @@ def test_migrations_that_may_not_log_in(tmp_path: Path, postgres: Postgres) -> N
     environment = ENVIRONMENT.replace('context.config.get_main_option("sqlalchemy.url")', "os.environ['URL']")
     (tmp_path / "migrations" / "env.py").write_text(f"import os\n{environment}")
     why = "the database server refuses the login that the migrations use, or does not have the database that they use"
-    for wrong in ({"password": "wrong-pw"}, {"user": "nobody-here"}, {"database": "gone"}):
-        refused = ask(tmp_path, ready.migrations(timeout=120), **PATHS, URL=by_psycopg(postgres.url(**wrong)))
-        assert refused.message == why, wrong
+    for url in (postgres.url(password="wrong-pw"), postgres.url(user="nobody-here"), postgres.url(database="gone")):
+        refused = ask(tmp_path, ready.migrations(timeout=120), **PATHS, URL=by_psycopg(url))
+        assert refused.message == why, url
     away = ask(tmp_path, ready.migrations(timeout=120), **PATHS, URL=by_psycopg(postgres.url(port=unused_port())))
     assert away.outcome == "unknown"
 
