@@ -565,7 +565,8 @@ def test_a_crash_of_the_worker(told: Place) -> None:
     beside it has published its own report since, and one kept run is all there is. So does a re-run that broke since,
     through a second crash as well; the next good one ends both.
     """
-    started = told.start("--demo", "--supervise", PREFLIGHT_HISTORY="1").until_ready()
+    restarts = {"PREFLIGHT_RESTART_LIMIT": "10", "PREFLIGHT_RESTART_BACKOFF": "10ms"}
+    started = told.start("--demo", "--supervise", PREFLIGHT_HISTORY="1", **restarts).until_ready()
     first = told.report()["run_id"]
     tell(told, "hang")
     run_id = post(started.url)[2]["run_id"]
