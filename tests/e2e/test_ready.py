@@ -129,13 +129,13 @@ def test_offline(shop: Adopter, service: Listener) -> None:
 
 def test_ignoring(shop: Adopter) -> None:
     """--ignore lets one that fails pass, by title or id, with its message."""
-    (shop.root / "data.csv").unlink()
-    found = shop.finding("Service", "--ignore", "Service", "--ignore", f"{FILE}::test_data")
+    shop.write(FILE, f'{SUITE}test_other = ready.file("nowhere.csv", title="Other")\n')
+    found = shop.finding("Service", "--ignore", "Service", "--ignore", f"{FILE}::test_other")
     assert found["outcome"] == "ignored"
     assert "SERVICE is not set" in found["message"]
-    found = shop.check("Data")
+    found = shop.check("Other")
     assert found["outcome"] == "ignored"
-    assert "data.csv" in found["message"]
+    assert "nowhere.csv" in found["message"]
 
 
 LOST = """
