@@ -23,6 +23,7 @@ from preflight.report.building import build
 from preflight.report.model import Check, Report
 from preflight.settings import loading
 from preflight.web.instance import Instance
+from tests import sharing
 from tests.services import Service
 
 if TYPE_CHECKING:
@@ -125,6 +126,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("error"), append=False)
             if item.get_closest_marker("timeout") is None:  # of an image that is built: that takes longer
                 item.add_marker(pytest.mark.timeout(HANGS))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def run_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that all of xdist's workers know; tests/sharing.py says what for."""
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if hasattr(request.config, "workerinput") else own
+    sharing.begin(folder)
+    yield folder
+    sharing.end()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import sharing
 from tests.e2e.doubles import Providers
 from tests.e2e.installing import Adopter, adopt, install
 from tests.e2e.place import ROOT, Place, equip, make_place
@@ -30,15 +31,17 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="session")
-def compiled_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiled_tree(run_folder: Path) -> Path:
     """A copy of the tree with its byte code, which further copies take along."""
-    tree = tmp_path_factory.mktemp("tree")
+    return sharing.once(run_folder, "tree", _compile_tree)
+
+
+def _compile_tree(tree: Path) -> None:
     for name in ("preflight", "server"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("conftest.py", "pytest.ini", "run.py", "pyproject.toml", "requirements.txt"):
         shutil.copy2(ROOT / name, tree / name)
     compileall.compile_dir(tree, quiet=1)
-    return tree
 
 
 def copied(source: str, target: str) -> None:
@@ -83,9 +86,9 @@ def equipped_project(project: Place, providers: Providers) -> Place:
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(run_folder: Path) -> Path:
     """The package as an installer leaves it, for tests that change nothing of it."""
-    return install(tmp_path_factory.mktemp("installed"))
+    return sharing.once(run_folder, "installed", install)
 
 
 @pytest.fixture

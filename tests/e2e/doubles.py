@@ -79,6 +79,20 @@ def factory():
     return app
 """
 
+# The routes and the guard that the agent's server has, at the same addresses, and nothing of the agent.
+AGENTLESS = """
+from pathlib import Path
+from starlette.applications import Starlette
+from preflight.web.mount import Mount
+from preflight.web.services import Application
+
+mount = Mount(Application("Agentless", "of no agent"), Path.cwd())
+mount.wrap(Starlette(routes=mount.routes, lifespan=mount.lifespan, exception_handlers=mount.exception_handlers))
+
+async def app(scope, receive, send):
+    await mount.entrance(scope, receive, send)
+"""
+
 
 @dataclass
 class Answer:

@@ -30,7 +30,8 @@ from preflight.report import model as report
 from preflight.settings.statefolder import StateFolder
 from preflight.suite.probes import imports
 from preflight.suite.probes.extras import with_extras
-from tests.e2e.doubles import LISTENER, SMALL, Providers
+from tests import sharing
+from tests.e2e.doubles import AGENTLESS, LISTENER, SMALL, Providers
 from tests.portnumbers import unused_port
 from tests.waiting import PATIENCE, until
 
@@ -318,6 +319,10 @@ class Place:
         tcp = [] if "--uds" in options or "PREFLIGHT_UDS" in environ else ["--port", str(self.port)]
         return self.spawn(*self.before, sys.executable, "run.py", *tcp, *options, environ=environ)
 
+    def serve(self, *options: str, **environ: str) -> Started:
+        """Start a server with the routes that the agent's has, and without the agent: that takes half of the time."""
+        return self.start("--demo", "--app", "agentless:app", *options, **{"PREFLIGHT_WEB_PREFIX": "off", **environ})
+
     def prepared(self, preparation: str) -> str:
         """A program that runs this Python and is ``run.py`` then: for a fault, or a time that is no setting."""
         program = self.folder / "prepared.py"
@@ -366,6 +371,10 @@ class Place:
 @cache
 def known_imports() -> bytes:
     """What a first run leaves in a state folder, so that those of tests need not import every dependency again."""
+    return sharing.known("imports", _import_all)
+
+
+def _import_all() -> bytes:
     declared = [Requirement(line) for line in dependencies.declared()]
     needed = [one for one in declared if one.marker is None or one.marker.evaluate()]
     names = sorted({one.name for one, _by in with_extras(needed, [])})
@@ -404,6 +413,7 @@ def make_place(folder: Path, root: Path = ROOT) -> Place:
     }
     place = Place(folder, root, unused_port(), environ)
     place.write_module("small", SMALL)
+    place.write_module("agentless", AGENTLESS)
     remembered = StateFolder(folder / "state").imports
     remembered.write_bytes(known_imports())
     remembered.chmod(0o600)

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from tests import sharing
 from tests.e2e.place import BLOCKED, ROOT, Place
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
+def bare(run_folder: Path) -> str:
     """A Python with nothing installed, not even pip."""
-    folder = tmp_path_factory.mktemp("bare") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    command = [sys.executable, "-m", "venv", "--without-pip"]
+    folder = sharing.once(run_folder, "bare", lambda folder: subprocess.run([*command, folder], check=True))
     return str(folder / "bin" / "python")
 
 
