@@ -66,8 +66,8 @@ def test_an_example_passes(adopter: Adopter) -> None:
 
 @pytest.mark.parametrize(
     "addopts",
-    ["", "-n 2", "-n 2 --dist loadfile -p no:cacheprovider", "--doctest-modules --strict-markers -W error", "-m slow"],
-    ids=lambda addopts: addopts or "none",
+    ["", "-n 2 --dist loadfile -p no:cacheprovider --doctest-modules --strict-markers -W error -m slow"],
+    ids=["none", "many"],
 )
 def test_the_line_for_ci_works_beside_addopts(adopter: Adopter, addopts: str) -> None:
     """They are about the project's own tests, which are as they were."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
+from preflight.processes.worker import LISTENING_FIX, Worker
+from preflight.settings import loading
 from tests.e2e.doubles import SMALL
-from tests.e2e.place import Place, get, listening
+from tests.e2e.place import ROOT, Place, get, listening
 from tests.portnumbers import unused_port
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
 
@@ -70,32 +74,83 @@ WAYS = {
         "import uvicorn\nasync def factory():\n    server = uvicorn.Server(uvicorn.Config(app, port=PORT))\n"
         "    asyncio.create_task(server.serve())  # here\n    return app\n"
     ),
+    "hypercorn": (
+        "import hypercorn.asyncio, hypercorn.config\nconfig = hypercorn.config.Config()\n"
+        "config.bind = [f'{HOST}:{PORT}']\nasyncio.run(hypercorn.asyncio.serve(app, config))  # here\n"
+    ),
     "natively": (
         "import _socket\nsock = _socket.socket()\nsock.bind((HOST, PORT))\nsock.listen()\ntime.sleep(60)  # here\n"
     ),
 }
 
 
-@pytest.mark.parametrize("how", WAYS)
-def test_refused(place: Place, how: str) -> None:
-    """The start is refused, the line and what to do about it are said, and nothing answers meanwhile."""
+# With a whole start: what the launcher does about it is the same for the others.
+WITH_A_START = ("socket", "in an async factory", "it tries for ever", "natively")
+
+
+def attempt(place: Place, how: str) -> tuple[str, str, str]:
+    """Write the application that listens in this way; its name, and beginning and end of what is said of it."""
     source = HEAD + f"OTHER = {unused_port()}\n" + WAYS[how]
     place.write_module("listens", source)
-    attribute = "factory" if "factory" in how else "app"
+    name = f"listens:{'factory' if 'factory' in how else 'app'}"
     marked = "# here" if "# here" in source else "serve = lambda"
     line = next(number for number, text in enumerate(source.splitlines(), 1) if marked in text)
-    started = place.start("--demo", "--app", f"listens:{attribute}", GUARDED=str(place.port))
-    answered = 0
-    while started.process.poll() is None:
-        answered += listening(place.port)
-        threading.Event().wait(0.05)
-    assert started.wait() == 1, started.output
+    does = "listens" if how == "natively" else "starts to listen"
+    return name, f"{name} {does}", f" while it is imported ({place.folder / 'modules' / 'listens.py'}:{line})"
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_refused(place: Place, how: str) -> None:
+    """The worker that imports it says the line and what to do about it, and nothing answers meanwhile."""
+    name, begins, ends = attempt(place, how)
+    environ = {**place.environ, "GUARDED": str(place.port)}
+    worker = Worker(loading.load(ROOT, environ, {"demo": True, "app": name, "port": str(place.port)}))
+    try:
+        with watched(place.port) as answers:
+            said = worker.wait_for_import() or ""
+            assert (said.startswith(begins), said.endswith(ends)) == (True, True), (said, worker.child.lines)
+            assert worker.fix == LISTENING_FIX
+            until(worker.ended, "it ends by itself")
+        worker.read_rest()
+        assert not worker.unguarded
+    finally:
+        worker.child.close()
+    assert not listening(place.port)
+    assert not answers or how == "natively"
+
+
+@contextlib.contextmanager
+def watched(port: int) -> Iterator[list[bool]]:
+    """Try to connect all the time, until the block ends; the list gets an entry for each time that it was possible."""
+    answers: list[bool] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.05):
+            answers.extend([True] * listening(port))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("how", WITH_A_START)
+def test_a_start_is_refused(place: Place, how: str) -> None:
+    """The start is refused, the line and what to do about it are said, and nothing answers meanwhile."""
+    name, begins, ends = attempt(place, how)
+    with watched(place.port) as answers:
+        started = place.run("--demo", "--app", name, GUARDED=str(place.port))
+    assert started.process.returncode == 1, started.output
     shown = " ".join(started.stdout.split())
     assert "1 CRITICAL ERROR" in shown
-    assert f"listens:{attribute} {'listens' if how == 'natively' else 'starts to listen'}" in shown
-    assert f"while it is imported ({place.folder / 'modules' / 'listens.py'}:{line})" in shown
+    assert begins in shown
+    assert ends in shown
     assert 'Fix: move that call under `if __name__ == "__main__":`' in shown
-    assert answered == 0 or how == "natively"
+    assert not answers or how == "natively"
     started.left_nothing()
 
 
@@ -113,6 +168,7 @@ threading.Thread(target=late).start()
 def test_a_thread_that_waits_for_the_end_of_the_import(project: Place) -> None:
     """What a thread begins after the import, and before the verdict, is refused the same."""
     wait = "import time\nimport pytest\n@pytest.mark.critical('Slow')\ndef test_slow(settings):\n"
+    project.write_suite((ROOT / "preflight" / "requirements" / "test_application.py").read_text())
     project.write_requirement("slow", wait + '    """It takes its time."""\n    time.sleep(3)\n')
     project.write_module("listens", HEAD + LATE)
     started = project.refused("--demo", "--app", "listens:app", GUARDED=str(project.port))
@@ -121,17 +177,9 @@ def test_a_thread_that_waits_for_the_end_of_the_import(project: Place) -> None:
     assert project.check("Application")["outcome"] == "failed"
 
 
-def test_hypercorn(place: Place) -> None:
-    """The same of hypercorn."""
-    source = HEAD + "import hypercorn.asyncio, hypercorn.config\nconfig = hypercorn.config.Config()\n"
-    source += "config.bind = [f'{HOST}:{PORT}']\nasyncio.run(hypercorn.asyncio.serve(app, config))\n"
-    place.write_module("listens", source)
-    started = place.refused("--demo", "--app", "listens:app", GUARDED=str(place.port))
-    assert "listens:app starts to listen" in started.stdout
-
-
 def test_a_place_in_the_project(project: Place) -> None:
     """A file of the project is named as seen from its folder; plain pytest and --check-only say the same."""
+    project.write_suite((ROOT / "preflight" / "requirements" / "test_application.py").read_text())
     source = HEAD + SERVE.replace("serve = lambda: ", "def main():\n    ") + "main()\n"
     (project.root / "listens.py").write_text(source)
     line = next(number for number, text in enumerate(source.splitlines(), 1) if "uvicorn.run" in text)
@@ -202,6 +250,5 @@ def test_the_socket_to_serve_is_none_of_those(place: Place) -> None:
     place.write_module(
         "closely", "from preflight.worker import listening\nlistening.LOOK = 0.0\nfrom small import app\n"
     )
-    for _ in range(4):
-        started = place.start("--demo", "--app", "closely:app", "--no-supervise").until_ready()
-        assert started.stop() == 0, started.output
+    started = place.start("--demo", "--app", "closely:app", "--no-supervise").until_ready()
+    assert started.stop() == 0, started.output

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import py_compile
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
@@ -80,26 +82,27 @@ def plain(place: Place, *options: str, **environ: str) -> Started:
     return started
 
 
+# Variables and options of one line have their effects side by side: none of them hides another's.
 INTERPRETERS = {
-    "PYTHONOPTIMIZE=1": ((), {"PYTHONOPTIMIZE": "1"}),
-    "PYTHONOPTIMIZE=2": ((), {"PYTHONOPTIMIZE": "2"}),
-    "-O": (("-O",), {}),
-    "-OO": (("-OO",), {}),
-    "-I": (("-I",), {}),
-    "-E": (("-E",), {"PYTHONOPTIMIZE": "2", "PYTHONWARNINGS": "error"}),
-    "-P": (("-P",), {}),
-    "-s": (("-s",), {}),
-    "PYTHONSAFEPATH": ((), {"PYTHONSAFEPATH": "1"}),
-    "-W error": (("-W", "error"), {}),
-    "PYTHONWARNINGS": ((), {"PYTHONWARNINGS": "error"}),
-    "PYTHONDEVMODE": ((), {"PYTHONDEVMODE": "1"}),
-    "PYTHONINSPECT": ((), {"PYTHONINSPECT": "1"}),
-    "PYTHONIOENCODING": ((), {"PYTHONIOENCODING": "ascii:backslashreplace"}),
-    "PYTHONPROFILEIMPORTTIME": ((), {"PYTHONPROFILEIMPORTTIME": "1", "PYTHONVERBOSE": "1"}),
-    "pytest's": (
+    "variables": (
         (),
+        {
+            "PYTHONOPTIMIZE": "1",
+            "PYTHONSAFEPATH": "1",
+            "PYTHONWARNINGS": "error",
+            "PYTHONDEVMODE": "1",
+            "PYTHONIOENCODING": "ascii:backslashreplace",
+        },
+    ),
+    "talkative": ((), {"PYTHONOPTIMIZE": "2", "PYTHONPROFILEIMPORTTIME": "1", "PYTHONVERBOSE": "1"}),
+    "PYTHONINSPECT": ((), {"PYTHONINSPECT": "1"}),
+    "-O, and pytest's": (
+        ("-O", "-P", "-s"),
         {"PYTEST_ADDOPTS": "--setup-only -p no:python --runxfail", "PYTEST_PLUGINS": "nowhere", "PYTEST_THEME": "none"},
     ),
+    "-OO": (("-OO", "-W", "error"), {}),
+    "-I": (("-I",), {}),
+    "-E": (("-E",), {"PYTHONOPTIMIZE": "2", "PYTHONWARNINGS": "error"}),
 }
 
 
@@ -136,13 +139,12 @@ def test_without_site_packages(sound: Place) -> None:
     assert "Traceback" not in started.output
 
 
-@pytest.mark.parametrize("safe", [{"PYTHONSAFEPATH": "1"}, {}], ids=["PYTHONSAFEPATH", "-P"])
-def test_another_preflight_is_installed(sound: Place, safe: dict[str, str]) -> None:
-    """The package beside run.py is meant, and not one of that name that is installed."""
+def test_another_preflight_is_installed(sound: Place) -> None:
+    """The package beside run.py is meant, and not one of that name that is installed, where -P puts it first."""
     other = sound.folder / "other"
     other.mkdir(exist_ok=True)
     (other / "preflight.py").write_text("raise SystemExit('the wrong one')\n")
-    started = command(sound, *([] if safe else ["-P"]), PYTHONPATH=str(other), **safe)
+    started = command(sound, "-P", PYTHONPATH=str(other), PYTHONSAFEPATH="1")
     assert started.process.returncode == 0, started.output
     assert "the wrong one" not in started.output
 
@@ -179,86 +181,74 @@ def test_a_rerun(project: Place) -> None:
     assert run.stdout.strip() == "failed", run.output
 
 
-def broken(place: Place, started: Started, said: str) -> None:
+def broken(place: Place, started: Started, *said: str) -> None:
     """It ended as one that broke, says why, and no report says anything else."""
     assert started.process.returncode not in (0, 1, 5), started.output
-    assert said in " ".join(started.output.split()), started.output
+    shown = " ".join(started.output.split())
+    assert [one for one in said if one not in shown] == [], started.output
     assert READY not in started.output
     found = place.report()
     assert (found["status"], found["may_start"]) == ("broken", False)
 
 
-@pytest.mark.parametrize(
-    "python, environ, said",
-    [
-        (("-O",), {}, "assertions are not executed: Python was started with -O: start it without"),
-        ((), {"PYTHONOPTIMIZE": "1"}, "assertions are not executed: PYTHONOPTIMIZE is set: unset it"),
-        ((), {"PYTHONOPTIMIZE": "2"}, "assertions are not executed: PYTHONOPTIMIZE is set: unset it"),
-    ],
-    ids=["-O", "1", "2"],
-)
-def test_plain_pytest_without_assertions(
-    unsound: Place, python: tuple[str, ...], environ: dict[str, str], said: str
-) -> None:
+def test_plain_pytest_without_assertions(unsound: Place) -> None:
     """Plain pytest in an interpreter that executes no assertions is broken by name, however it was told."""
     unsound.plant_report()
-    broken(unsound, plain(unsound, *python, "--assert=plain", **environ), said)
-    if not python:
-        broken(unsound, plain(unsound, **environ), said)  # pytest's own assertions would be executed
+    said = "assertions are not executed: PYTHONOPTIMIZE is set: unset it"
+    broken(unsound, plain(unsound, "--assert=plain", PYTHONOPTIMIZE="1"), said)
+    broken(unsound, plain(unsound, PYTHONOPTIMIZE="2"), said)  # pytest's own assertions would be executed
+    started = plain(unsound, "-O", "--assert=plain")
+    broken(unsound, started, "assertions are not executed: Python was started with -O: start it without")
 
 
-SAYS_WHERE = {"command line": "on the command line", "PYTEST_ADDOPTS": "in PYTEST_ADDOPTS", "ini": "addopts of pytest"}
-
-
-@pytest.mark.parametrize(
-    "option, where", [("--setup-only", "command line"), ("--setup-plan", "PYTEST_ADDOPTS"), ("--runxfail", "ini")]
-)
-def test_options_that_ask_nothing(sound: Place, option: str, where: str) -> None:
-    """An option with which nothing is asked breaks the run by its name, wherever it stands.
+def test_options_that_ask_nothing(sound: Place) -> None:
+    """An option with which nothing is asked breaks the run by its name and its place, wherever it stands.
 
     pytest has made one value of the option by then: that each of them is refused stands in test_interpreter.py.
     """
     sound.plant_report()
     ini = sound.root / "pytest.ini"
     before = ini.read_text()
+    ini.write_text(before.replace("addopts = ", "addopts = --runxfail "))
     try:
-        if where == "ini":
-            ini.write_text(before.replace("addopts = ", f"addopts = {option} "))
-            broken(sound, command(sound), f"{option} is set")
-        options = [option] if where == "command line" else []
-        environ = {"PYTEST_ADDOPTS": option} if where == "PYTEST_ADDOPTS" else {}
-        started = plain(sound, *options, **environ)
+        broken(sound, command(sound), "--runxfail is set")
+        started = plain(sound, "--setup-only", PYTEST_ADDOPTS="--setup-plan")
     finally:
         ini.write_text(before)
-    broken(sound, started, f"{option} is set")
-    assert SAYS_WHERE[where] in started.output
+    asks_nothing = "is set, and no requirement is checked: leave it out"
+    broken(sound, started, f"--setup-only {asks_nothing} (on the command line)")
+    broken(sound, started, f"--setup-plan {asks_nothing} (in PYTEST_ADDOPTS)")
+    broken(sound, started, "leave it out (in addopts of pytest.ini)")
 
 
-@pytest.mark.parametrize("option", ["--co", "--fixtures", "-h"])
-def test_lists_that_nobody_asked_for(sound: Place, option: str) -> None:
+def test_lists_that_nobody_asked_for(sound: Place) -> None:
     """What was typed shows its list; set elsewhere it would be exit code 0 for a run that never was."""
-    assert plain(sound, option).process.returncode == 0
-    started = plain(sound, PYTEST_ADDOPTS=option)
+    for option in ("--co", "--fixtures", "-h"):
+        assert plain(sound, option).process.returncode == 0, option
+    started = plain(sound, PYTEST_ADDOPTS="--co --fixtures -h")
     assert started.process.returncode == 4, started.output
-    assert "in PYTEST_ADDOPTS" in started.output
-    assert " is set, and " in started.output
+    said = re.findall(r"(--\S+) is set, and .* \(in PYTEST_ADDOPTS\)", started.output)
+    assert sorted(said) == ["--collect-only", "--fixtures", "--help"], started.output
 
 
+NOT_COLLECTED = "test_{0}.py::test_{1}: not collected"
+# What they all do at once is said of each: only what ends the run at once is alone.
 INI = {
-    "--collect-only": "--collect-only is set",
-    "--help": "--help is set",
-    "--version --version": "--version is set",
-    "--noconftest": "before conftest.py took control of the run: see addopts in pytest.ini",
-    "-p no:preflight-suite-run": "conftest.py took control of the run",
-    "--lf": "before conftest.py took control of the run: see addopts in pytest.ini",
-    "-p no:python": "not collected",
-    "--ignore=preflight/requirements/test_other.py": "test_other.py::test_other: not collected",
-    "--ignore-glob=*other*": "test_other.py::test_other: not collected",
-    "-o python_functions=test_h": "test_other.py::test_other: not collected",
-    "-o python_files=test_suite.py": "test_other.py::test_other: not collected",
-    "--deselect preflight/requirements/test_other.py::test_other": "only a part of the suite ran (a part)",
-    "-k holds": "only a part of the suite ran (holds)",
-    "-m critical": "only a part of the suite ran (critical)",
+    "--collect-only --version --version --help": ("--collect-only is set", "--version is set", "--help is set"),
+    "--noconftest": ("before conftest.py took control of the run: see addopts in pytest.ini",),
+    "-p no:preflight-suite-run": ("conftest.py took control of the run",),
+    "--lf": ("before conftest.py took control of the run: see addopts in pytest.ini",),
+    "-p no:python": ("not collected",),
+    "--ignore=preflight/requirements/test_ignored.py --ignore-glob=*globbed* -o python_functions=test_h"
+    " -o 'python_files=test_suite.py test_other.py test_ignored.py test_globbed.py'": (
+        NOT_COLLECTED.format("ignored", "here"),
+        NOT_COLLECTED.format("globbed", "here"),
+        NOT_COLLECTED.format("other", "other"),
+        NOT_COLLECTED.format("unnamed", "here"),
+    ),
+    "--deselect preflight/requirements/test_other.py::test_other -k holds -m critical": (
+        "only a part of the suite ran (critical and holds and a part)",
+    ),
 }
 OTHER = '''
 import pytest
@@ -270,43 +260,55 @@ def test_other():
 '''
 
 
+@contextlib.contextmanager
+def more(place: Place, ini: str, sources: Mapping[str, str]) -> Iterator[None]:
+    """More files of requirements, and another pytest.ini, for as long as the block runs."""
+    file = place.root / "pytest.ini"
+    before = file.read_text()
+    file.write_text(ini)
+    for name, source in sources.items():
+        place.write_requirement(name, source)
+    try:
+        yield
+    finally:
+        file.write_text(before)
+        for name in sources:
+            (place.root / "preflight" / "requirements" / f"test_{name}.py").unlink()
+
+
+def others(*names: str) -> dict[str, str]:
+    """Files of these names with a requirement that fails, called ``test_here``, and one called ``test_other``."""
+    here = {name: OTHER.replace('"Other"', f'"{name}"').replace("test_other", "test_here") for name in names}
+    return {"other": OTHER, **here}
+
+
 @pytest.mark.parametrize("options", INI)
 def test_addopts_of_the_project(sound: Place, options: str) -> None:
     """Written into pytest.ini, which our own child reads as well: no requirement is lost by it without a word."""
     sound.plant_report()
-    sound.write_requirement("other", OTHER)
-    ini = sound.root / "pytest.ini"
-    before = ini.read_text()
-    ini.write_text(before.replace("addopts = ", f"addopts = {options} "))
-    try:
+    ini = (sound.root / "pytest.ini").read_text().replace("addopts = ", f"addopts = {options} ")
+    with more(sound, ini, others("ignored", "globbed", "unnamed")):
         started = command(sound)
-    finally:
-        ini.write_text(before)
-        (sound.root / "preflight" / "requirements" / "test_other.py").unlink()
     assert started.process.returncode == 3
-    broken(sound, started, INI[options])
+    broken(sound, started, *INI[options])
 
 
-@pytest.mark.parametrize("line", ["python_functions = test_h", "python_files = test_suite.py", "norecursedirs = req*"])
-def test_settings_of_pytest(sound: Place, line: str) -> None:
-    """A line of pytest.ini with which requirements are not found: the run is broken, or nothing is left out."""
-    sound.write_requirement("other", OTHER)
-    ini = sound.root / "pytest.ini"
-    before = ini.read_text()
-    ini.write_text(f"{before}{line}\n")
-    try:
+def test_settings_of_pytest(sound: Place) -> None:
+    """Lines of pytest.ini with which requirements are not found: the run is broken, or nothing is left out."""
+    ini = (sound.root / "pytest.ini").read_text()
+    lines = "python_functions = test_h\npython_files = test_suite.py test_other.py\n"
+    with more(sound, f"{ini}{lines}", others("unnamed")):
         started = command(sound)
-        if "norecursedirs" in line:  # the launcher's run names the folders itself
-            assert started.process.returncode == 1, started.output
-            assert sound.check("Other")["outcome"] == "failed"
-        else:
-            broken(sound, started, "test_other.py::test_other: not collected")
-            assert started.process.returncode == 3
-            assert plain(sound).process.returncode == 4
-            assert sound.report()["status"] == "broken"
-    finally:
-        ini.write_text(before)
-        (sound.root / "preflight" / "requirements" / "test_other.py").unlink()
+        said = NOT_COLLECTED.format("other", "other"), NOT_COLLECTED.format("unnamed", "here")
+        broken(sound, started, *said)
+        assert started.process.returncode == 3
+        started = plain(sound)
+        broken(sound, started, *said)
+        assert started.process.returncode == 4
+    with more(sound, f"{ini}norecursedirs = req*\n", others()):  # the launcher's run names the folders itself
+        started = command(sound)
+    assert started.process.returncode == 1, started.output
+    assert sound.check("Other")["outcome"] == "failed"
 
 
 def test_a_part_of_the_suite(sound: Place) -> None:
@@ -326,50 +328,82 @@ def test_a_part_of_the_suite(sound: Place) -> None:
         (sound.root / other).unlink()
 
 
+# At the import of a file; and afterwards, where nothing was said by then.
 LOST = {
-    "skipped as a whole": ("import pytest\npytest.skip('not here', allow_module_level=True)\n" + OTHER, "not here"),
-    "importorskip": ("import pytest\npytest.importorskip('nowhere_at_all')\n" + OTHER, "left out as a whole"),
-    "no test any more": (OTHER + "test_other.__test__ = False\n", "test_other.py::test_other: not collected"),
-    "twice the name": (OTHER + OTHER.replace("False", "True"), "test_other.py::test_other, replaced by another"),
-    "gone again": (OTHER + "del test_other\n", "test_other.py::test_other: not collected"),
+    "as a whole": (
+        {
+            "skipped": "import pytest\npytest.skip('not here', allow_module_level=True)\n" + OTHER,
+            "imported": "import pytest\npytest.importorskip('nowhere_at_all')\n" + OTHER,
+        },
+        ("test_skipped.py: left out as a whole", "not here", "test_imported.py: left out as a whole"),
+    ),
+    "one by one": (
+        {
+            "none": OTHER + "test_other.__test__ = False\n",
+            "twice": OTHER + OTHER.replace("False", "True"),
+            "gone": OTHER + "del test_other\n",
+        },
+        (
+            NOT_COLLECTED.format("none", "other"),
+            "test_twice.py::test_other, replaced by another",
+            NOT_COLLECTED.format("gone", "other"),
+        ),
+    ),
 }
 
 
 @pytest.mark.parametrize("how", LOST)
 def test_lost_on_the_way(sound: Place, how: str) -> None:
     """A requirement that stands in a file and is not asked breaks the run."""
-    source, said = LOST[how]
+    sources, said = LOST[how]
     sound.plant_report()
-    sound.write_requirement("other", source)
-    try:
-        broken(sound, command(sound), said)
-    finally:
-        (sound.root / "preflight" / "requirements" / "test_other.py").unlink()
+    with more(sound, (sound.root / "pytest.ini").read_text(), sources):
+        broken(sound, command(sound), *said)
 
 
-EACH = "def pytest_collection_modifyitems(items):\n    for one in items:\n        "
-HIJACKS = {
-    "pytest_pyfunc_call": "import pytest\n@pytest.hookimpl(tryfirst=True)\ndef pytest_pyfunc_call(): return True\n",
-    "runtest": f"{EACH}one.runtest = lambda: None\n",
-    "a body that does nothing": f"import functools\n{EACH}one.obj = functools.wraps(one.obj)(lambda **_: None)\n",
-    "another function": f"def other(**_): 'Holds.'\n{EACH}one.obj = other\n",
-    "another one's function": f"{EACH}one.obj = items[1].obj\n",
-    "another function at once": (
-        "def other(): 'Holds.'\ndef pytest_pycollect_makeitem(collector, name, obj):\n"
-        "    if name == 'test_holds_not':\n"
-        "        other.pytestmark = obj.pytestmark\n        setattr(collector.obj, name, other)\n"
-    ),
-    "made-up stages": (
-        "from _pytest.runner import CallInfo\ndef pytest_runtest_protocol(item):\n"
-        "    for when in ('setup', 'call', 'teardown'):\n        call = CallInfo.from_call(lambda: None, when)\n"
-        "        report = item.ihook.pytest_runtest_makereport(item=item, call=call)\n"
-        "        item.ihook.pytest_runtest_logreport(report=report)\n    return True\n"
-    ),
-    "its code": (
-        f"{EACH}names = {{}}\n        exec(compile(open(one.path).read(), str(one.path), 'exec', optimize=1), names)\n"
-        "        one.obj.__code__ = names[one.name].__code__\n"
-    ),
-}
+# One for each way, which would fail if its body ran.
+HIJACKED = ("pyfunc_call", "runtest", "body_that_does_nothing", "another_function", "another_ones", "made_up", "code")
+HIJACKS = """
+import functools
+import pytest
+from _pytest.runner import CallInfo
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    return True if pyfuncitem.name == "test_pyfunc_call" else None
+
+def pytest_runtest_protocol(item):
+    if item.name != "test_made_up":
+        return None
+    for when in ("setup", "call", "teardown"):
+        call = CallInfo.from_call(lambda: None, when)
+        report = item.ihook.pytest_runtest_makereport(item=item, call=call)
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+
+def other(**_):
+    "Holds."
+
+def pytest_collection_modifyitems(items):
+    found = {one.name.removeprefix("test_"): one for one in items}
+    found["runtest"].runtest = lambda: None
+    nothing = found["body_that_does_nothing"]
+    nothing.obj = functools.wraps(nothing.obj)(lambda **_: None)
+    found["another_function"].obj = other
+    found["another_ones"].obj = found["holds"].obj
+    one, names = found["code"], {}
+    exec(compile(open(one.path).read(), str(one.path), "exec", optimize=1), names)
+    one.obj.__code__ = names[one.name].__code__
+"""
+AT_ONCE = """
+def other(): 'Holds.'
+
+def pytest_pycollect_makeitem(collector, name, obj):
+    if name == 'test_holds_not':
+        other.pytestmark = obj.pytestmark
+        setattr(collector.obj, name, other)
+"""
+TRUE_ANSWER = "import pytest\n@pytest.hookimpl(tryfirst=True)\ndef pytest_pyfunc_call(): return True\n"
 SITE = "import _pytest.python as python\npython.Function.runtest = lambda self: None\n"
 SWALLOWS = """
 import pytest
@@ -382,19 +416,36 @@ def pytest_pyfunc_call():
 """
 
 
+def test_bodies_that_never_run(unsound: Place) -> None:
+    """Whoever keeps a requirement's own body from running, or puts another one in its place, breaks the run.
+
+    Plain pytest and the command look at it in one way; the test below has both.
+    """
+    suite = unsound.root / "preflight" / "requirements" / "test_suite.py"
+    conftest = suite.parent / "conftest.py"
+    one = FALSE.partition("@pytest.mark")[1] + FALSE.partition("@pytest.mark")[2].partition("@pytest.mark")[0]
+    made = (one.replace("holds_not", name).replace("Holds not", name) for name in HIJACKED)
+    suite.write_text(FALSE.replace(one, "".join(made)))
+    conftest.write_text(HIJACKS)
+    try:
+        unsound.plant_report()
+        started = plain(unsound)
+        broken(unsound, started, *(f"test_suite.py::test_{name}: its body was not executed" for name in HIJACKED))
+    finally:
+        suite.write_text(FALSE)
+        conftest.unlink()
+
+
 @pytest.mark.parametrize(
     "place, source",
     [
-        *(pytest.param("preflight/requirements/conftest.py", source, id=how) for how, source in HIJACKS.items()),
-        pytest.param("hijack.py", HIJACKS["pytest_pyfunc_call"], id="plugin"),
+        pytest.param("preflight/requirements/conftest.py", AT_ONCE, id="another function at once"),
+        pytest.param("hijack.py", TRUE_ANSWER, id="plugin"),
         pytest.param("sitecustomize.py", SITE, id="sitecustomize"),
     ],
 )
 def test_a_body_that_never_runs(unsound: Place, place: str, source: str) -> None:
-    """Whoever keeps a requirement's own body from running, or puts another one in its place, breaks the run.
-
-    Plain pytest and the command look at it in one way; two of the command's are here for all of them.
-    """
+    """The same by one plugin, or before there is any; two are here with the command as well."""
     file = unsound.root / place
     file.write_text(source)
     environ = {"PREFLIGHT_PLUGINS": "hijack"} if place == "hijack.py" else {}
