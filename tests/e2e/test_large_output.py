@@ -1,11 +1,13 @@
-"""What is much too large is cut: messages, details and output of 50 MB, a thousand requirements, lines without end."""
+"""What is much too large is cut: messages, details and output of 5 MB, a thousand requirements, lines without end."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
 import time
+from pathlib import Path
 
 import jsonschema
 import psutil
@@ -15,29 +17,40 @@ from preflight.report import model as report
 from tests.e2e.place import KEYS, Place, Started, get
 from tests.waiting import until
 
-HUGE = 50_000_000
+HUGE = 5_000_000
 KEY = KEYS["OPENAI_API_KEY"]
-MOST_TIME = 60.0  # seconds, on a busy machine; alone it takes about two
-MOST_MEMORY = 900 * 1024**2  # bytes of any process of the run, on top of nothing: its largest resident size
+MOST_TIME = 120.0  # seconds, on a busy machine; alone it takes about ten
+MOST_MEMORY = 250 * 1024**2  # bytes of any process of the run: its largest resident size
 
 SUITE = """
-import os, pytest, sys, warnings
+import os, pathlib, pytest, resource, sys, warnings
+
+@pytest.fixture(autouse=True)
+def size(request):
+    "How large this process was at most, before each of them: what the one before it has taken."
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    with pathlib.Path(os.environ["SIZES"]).open("a") as file:
+        file.write(f"{size} MiB before {request.node.name}\\n")
 
 @pytest.mark.critical("First")
 def test_first():
     "The first holds."
 
-@pytest.mark.critical("Huge", fix="mend it")
-def test_huge({arguments}):
+"""
+ONE = """
+@pytest.mark.critical("Huge {way}", fix="mend it")
+def test_huge_{number}({arguments}):
     "The huge one holds."
     {body}
 
+"""
+LAST = """
 @pytest.mark.critical("Last")
 def test_last():
     "The last holds."
 """
 
-# How 50 MB can come out of a requirement.
+# How 5 MB can come out of a requirement.
 WAYS = {
     "one line": ("", "pytest.fail('x' * {size})"),
     "detail": ("details", "details['found'] = 'x' * {size}; assert False, 'no'"),
@@ -65,30 +78,46 @@ WAYS = {
     "property": ("record_property", "record_property('x', 'x' * {size}); assert False, 'no'"),
     "tear-down": ("request", "request.addfinalizer(lambda: pytest.fail('x' * {size}))"),
 }
-QUICK = ("one line", "detail", "captured")
+
+
+def suite(*ways: str) -> str:
+    """A requirement for each of these ways."""
+    ones = (
+        ONE.format(way=way, number=number, arguments=WAYS[way][0], body=WAYS[way][1].format(size=HUGE))
+        for number, way in enumerate(ways)
+    )
+    return SUITE + "".join(ones) + LAST
 
 
 def largest(started: Started, run: float = MOST_TIME) -> float:
-    """Wait for its end; the largest resident size, in bytes, that any of its processes was seen with."""
+    """Wait for its end; the largest resident size, in bytes, that any of its processes had."""
     most = 0
     end = time.monotonic() + run
     while started.process.poll() is None:
         assert time.monotonic() < end, f"it takes longer than {run:g} s"
         for pid in (started.pid, *started.family()):
-            try:
-                most = max(most, psutil.Process(pid).memory_info().rss)
-            except psutil.Error:
-                continue
-        time.sleep(0.02)
+            with contextlib.suppress(psutil.Error, OSError):
+                most = max(most, peak(pid))
+        time.sleep(0.1)
     started.wait()
     return most
+
+
+def peak(pid: int) -> int:
+    """The largest resident size that a process has had; what it has now where the system does not tell."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return int(psutil.Process(pid).memory_info().rss)
+    found = re.search(r"VmHWM:\s+(\d+) kB", text)
+    return int(found[1]) * 1024 if found else 0
 
 
 def sound(place: Place) -> str:
     """The text of the report, which must keep to the schema, be small, and be there alone."""
     text = place.report_file.read_text()
     jsonschema.validate(json.loads(text), json.loads(report.SCHEMA_FILE.read_text()))
-    assert len(text) < 200_000
+    assert len(text) < 500_000
     assert KEY[:9] not in text
     assert [file.name for file in place.state.iterdir() if file.name.startswith(".report")] == []
     outcomes = [place.check(title)["outcome"] for title in ("First", "Last")]
@@ -97,41 +126,40 @@ def sound(place: Place) -> str:
 
 
 @pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize(
-    "way", [*QUICK, *(pytest.param(way, marks=pytest.mark.slow) for way in WAYS if way not in QUICK)]
-)
-def test_huge(project: Place, way: str) -> None:
-    """50 MB that a requirement brings up in whatever way leave a report that is valid, small and quick."""
-    arguments, body = WAYS[way]
-    project.write_suite(SUITE.format(arguments=arguments, body=body.format(size=HUGE)))
-    started = project.start("--check-only", "--demo", "--app", "small:app", SHOWN_KEY=KEY)
+def test_huge(project: Place) -> None:
+    """5 MB that a requirement brings up in whatever way leave a report that is valid, small and quick."""
+    project.write_suite(suite(*WAYS))
+    sizes = project.folder / "sizes"
+    environ = {"SHOWN_KEY": KEY, "SIZES": str(sizes), "PREFLIGHT_RUN_TIMEOUT": "100"}
+    started = project.start("--check-only", "--demo", "--app", "small:app", **environ)
     memory = largest(started)
     assert started.process.returncode == 1, started.output[:5000]
-    assert len(started.output) < 100_000
+    assert len(started.output) < 500_000
     assert KEY[:9] not in started.output
     sound(project)
-    check = project.check("Huge")
-    assert check["outcome"] in ("failed", "error", "skipped")
-    assert len(check["message"]) <= report.LONGEST_MESSAGE + 2
-    if way in ("detail", "many details", "deep details", "circular details"):
-        assert "left_out" in check["details"], check["details"].keys()
-    assert memory < MOST_MEMORY, f"{memory / 1024**2:.0f} MiB"
+    checks = {way: project.check(f"Huge {way}") for way in WAYS}
+    outcomes = {way: check["outcome"] for way, check in checks.items()}
+    assert {way for way, outcome in outcomes.items() if outcome not in ("failed", "error", "skipped")} == set()
+    assert {way for way, check in checks.items() if len(check["message"]) > report.LONGEST_MESSAGE + 2} == set()
+    assert {way for way, check in checks.items() if len(json.dumps(check)) > 30_000} == set()
+    for way in ("detail", "many details", "deep details", "circular details"):
+        assert "left_out" in checks[way]["details"], way
+    assert memory < MOST_MEMORY, f"{memory / 1024**2:.0f} MiB\n{sizes.read_text()}"
 
 
 @pytest.mark.usefixtures("unmeasured")
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["one line", "many lines", "comparison", "detail", "captured", "warning", "property"])
-def test_huge_with_plain_pytest(project: Place, way: str) -> None:
+def test_huge_with_plain_pytest(project: Place) -> None:
     """The same without the launcher, and with the ways that pytest itself has to show things."""
-    arguments, body = WAYS[way]
-    project.write_suite(SUITE.format(arguments=arguments, body=body.format(size=HUGE)))
+    project.write_suite(suite("one line", "many lines", "comparison", "detail", "captured", "warning", "property"))
+    sizes = project.folder / "sizes"
     command = [sys.executable, "-m", "pytest", "preflight", "--demo", "--port", str(project.port)]
-    started = project.spawn(*command, environ={"PREFLIGHT_APP": "small:app", "SHOWN_KEY": KEY})
+    environ = {"PREFLIGHT_APP": "small:app", "SHOWN_KEY": KEY, "SIZES": str(sizes)}
+    started = project.spawn(*command, environ=environ)
     memory = largest(started)
     assert started.process.returncode == 1, started.output[:5000]
-    assert len(started.output) < 100_000
+    assert len(started.output) < 200_000
     sound(project)
-    assert memory < MOST_MEMORY, f"{memory / 1024**2:.0f} MiB"
+    assert memory < MOST_MEMORY, f"{memory / 1024**2:.0f} MiB\n{sizes.read_text()}"
 
 
 @pytest.mark.slow
@@ -147,7 +175,7 @@ def test_a_thousand_requirements(project: Place) -> None:
         )
     )
     started = project.start("--check-only", "--demo", "--app", "small:app", PREFLIGHT_RUN_TIMEOUT="120")
-    assert largest(started, 60) < MOST_MEMORY
+    assert largest(started) < 3 * MOST_MEMORY
     assert started.process.returncode == 1, started.output[:5000]
     assert len(project.report()["checks"]) == 1000
     assert project.report_file.stat().st_size < 2_000_000

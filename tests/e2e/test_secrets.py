@@ -20,7 +20,7 @@ from preflight import times
 from preflight.redaction.redactor import MASK
 from preflight.report import model as report
 from preflight.settings import envfile
-from tests.e2e.canaries import CANARIES, DERIVED, SECRETS, WAYS, env_file, found, suite
+from tests.e2e.canaries import CANARIES, DERIVED, FEW, SECRETS, WAYS, env_file, found, suite
 from tests.e2e.chatting import client
 from tests.e2e.doubles import Answer, Providers
 from tests.e2e.place import KEYS, Place, Started, equip, get, make_place
@@ -215,18 +215,30 @@ def test_key_in_an_id(equipped_project: Place, plain: bool) -> None:
     nothing_leaked(place)
 
 
+CHECK = ("--check-only", "--demo", "--app", "small:app")
+
 # The requirements as shipped.
 
 
 def test_every_failure_of_the_keys(equipped: Place, providers: Providers) -> None:
     """Rejected, rate limited, unreachable and broken services: the key is in no message about them."""
-    for answer in (Answer(401), Answer(429, {"Retry-After": KEY}), Answer(302, {"Location": f"http://h/?k={KEY}"})):
-        providers.openai = providers.perplexity = answer
-        equipped.run("--check-only", "-v", "--app", "small:app")
-    equipped.run(
-        "--check-only", "-v", "--app", "small:app", OPENAI_BASE_URL=f"http://u:{KEY}@127.0.0.1:{equipped.port}/{KEY}"
-    )
-    equipped.run("--check-only", "-v", "--app", "small:app", OPENAI_BASE_URL=KEY)
+    elsewhere = Answer(302, {"Location": f"http://h/?k={KEY}"})
+    command = [sys.executable, "-m", "pytest", "preflight/requirements/test_keys.py", "-v"]
+    said = []
+    for openai, perplexity, environ in (
+        (Answer(401), Answer(429, {"Retry-After": KEY}), {}),
+        (Answer(429, {"Retry-After": KEY}), elsewhere, {}),
+        (elsewhere, Answer(401), {"OPENAI_BASE_URL": f"http://u:{KEY}@127.0.0.1:{equipped.port}/{KEY}"}),
+        (elsewhere, Answer(401), {"OPENAI_BASE_URL": KEY}),
+    ):
+        providers.openai, providers.perplexity = openai, perplexity
+        equipped.spawn(*command, environ=environ).wait()
+        said += [check["message"] for check in equipped.report()["checks"]]
+    assert len(providers.requests) == 6
+    assert sum("401" in one for one in said) >= 2, said
+    assert sum("429" in one for one in said) >= 2, said
+    assert sum("302" in one for one in said) >= 1, said
+    assert equipped.run("--check-only", "-v", OPENAI_BASE_URL=KEY).process.returncode == 1
     nothing_leaked(equipped)
 
 
@@ -256,7 +268,7 @@ def test_key_in_the_wrong_place(equipped: Place) -> None:
 def test_key_on_the_command_line_of_a_holder(equipped: Place) -> None:
     """Who holds the port is named with its command, and the key that its command holds is not."""
     holder = equipped.listener(KEY)
-    started = equipped.start().until_ready()
+    started = equipped.start("--app", "small:app").until_ready()
     holder.wait()
     assert started.stop() == 0
     assert "listener.py" in started.stdout
@@ -309,12 +321,18 @@ def test_passwords_that_are_words_of_ours(equipped: Place) -> None:
 
 # The application.
 
-LEAKY_APP = """
-import logging, os, sys
-from server.app import create_app
+FAILING_APP = """
+import os, sys
 
 KEY = os.environ["OPENAI_API_KEY"]
 {at_import}
+"""
+LEAKY_APP = """
+import logging, os, sys
+from agentless import app as guarded
+
+KEY = os.environ["OPENAI_API_KEY"]
+print("at import", KEY)
 
 async def app(scope, receive, send):
     if scope["type"] == "http" and scope["path"] == "/leak":
@@ -324,8 +342,6 @@ async def app(scope, receive, send):
         logging.getLogger("uvicorn.error").error("failed with %s", KEY)
         raise RuntimeError(KEY)
     await guarded(scope, receive, send)
-
-guarded = create_app()
 """
 
 
@@ -339,7 +355,7 @@ guarded = create_app()
 )
 def test_application_that_raises_it(equipped: Place, source: str) -> None:
     """An application that fails at import and says the key: the banner says the rest."""
-    equipped.write_module("guarded", LEAKY_APP.format(at_import=source))
+    equipped.write_module("guarded", FAILING_APP.format(at_import=source))
     started = equipped.refused("--app", "guarded:app", "-v")
     assert "Application" in started.stdout
     nothing_leaked(equipped)
@@ -348,8 +364,8 @@ def test_application_that_raises_it(equipped: Place, source: str) -> None:
 def test_application_that_logs_it(equipped: Place, providers: Providers) -> None:
     """While it serves, what the application prints and logs is redacted, and no answer of the server holds a key."""
     providers.perplexity = Answer(429, {"Retry-After": KEY})
-    equipped.write_module("guarded", LEAKY_APP.format(at_import="print('at import', KEY)"))
-    started: Started = equipped.start("--app", "guarded:app").until_ready()
+    equipped.write_module("guarded", LEAKY_APP)
+    started: Started = equipped.start("--app", "guarded:app", PREFLIGHT_WEB_PREFIX="off").until_ready()
     answers = [get(started.url + path)[1] for path in ("/health", "/health/live", "/health/ready", "/diagnostics")]
     answers += [get(started.url + path)[1] for path in ("/openapi.json", "/docs", "/nowhere", "/leak")]
     until(lambda: "RuntimeError" in started.stderr, "the failure is logged")
@@ -367,10 +383,9 @@ def test_application_that_logs_it(equipped: Place, providers: Providers) -> None
 
 BARE_APP = """
 import logging, os
-from server.app import create_app
+from agentless import app as guarded
 
 KEY = os.environ["OPENAI_API_KEY"]
-guarded = create_app()
 
 async def app(scope, receive, send):
     if scope["type"] == "http":
@@ -447,30 +462,30 @@ def test_canaries_are_what_they_should_be(place: Place) -> None:
         assert found(html.escape(secret.strip()))
 
 
-@pytest.fixture(scope="module")
-def canaries(tmp_path_factory: pytest.TempPathFactory, compiled_tree: Path) -> Iterator[Place]:
+@pytest.fixture
+def canaries(project: Place) -> Place:
     """A project with a requirement for each way to fail."""
-    folder = tmp_path_factory.mktemp("canaries")
-    shutil.copytree(compiled_tree, folder / "project")
-    place = canary_place(make_place(folder / "place", folder / "project"))
-    place.write_suite(suite())
-    yield place
-    place.close()
+    canary_place(project).write_suite(suite())
+    return project
 
 
-@pytest.mark.parametrize("form", ["text", "json"])
-def test_canaries_in_a_refused_start(canaries: Place, form: str) -> None:
-    """All ways at once: banner, report, log, standard error and bundle hold nothing of them."""
-    log = str(canaries.folder / f"{form}.log")
-    environ = {"PREFLIGHT_LOG_FILE": log, "PREFLIGHT_LOG_FORMAT": form}
-    started = canaries.refused("--app", "small:app", "-v", **environ)
+def refused_and_bundled(place: Place, **environ: str) -> str:
+    """The log of a start that is refused, and of which a bundle is made."""
+    log = place.folder / "start.log"
+    environ["PREFLIGHT_LOG_FILE"] = str(log)
+    started = place.refused("--app", "small:app", "-v", **environ)
     assert started.process.returncode == 1, started.output
-    assert len(canaries.report()["checks"]) == len(WAYS)
-    assert started.stdout.count(MASK) > len(WAYS)
-    bundled = canaries.run("--bundle", str(canaries.folder / f"{form}.zip"), **environ)
+    assert started.stdout.count(MASK) > len(place.report()["checks"])
+    bundled = place.run("--bundle", str(place.folder / "b.zip"), **environ)
     assert bundled.process.returncode == 0, bundled.output
-    assert "refused" in Path(log).read_text()
-    nothing_came_out(canaries)
+    nothing_came_out(place)
+    return log.read_text()
+
+
+def test_canaries_in_a_refused_start(canaries: Place) -> None:
+    """All ways at once: banner, report, log, standard error and bundle hold nothing of them."""
+    assert "refused" in refused_and_bundled(canaries)
+    assert len(canaries.report()["checks"]) == len(WAYS)
 
 
 def test_canaries_in_a_report_for_machines(canaries: Place) -> None:
@@ -481,16 +496,18 @@ def test_canaries_in_a_report_for_machines(canaries: Place) -> None:
     nothing_came_out(canaries)
 
 
-@pytest.mark.parametrize("form", ["text", "junit", "github", "markdown"])
-def test_canaries_in_formats(canaries: Place, form: str) -> None:
-    """The other formats of --check-only, and the table of --history afterwards."""
-    started = canaries.run("--check-only", "--format", form, "--app", "small:app")
-    assert started.process.returncode == 1, started.output
-    assert started.stdout.count(MASK.strip("[]")) >= len(WAYS) / 2  # Markdown escapes the brackets
-    past = canaries.run("--history")
+def test_canaries_in_formats(project: Place) -> None:
+    """The other formats of --check-only and of the log, and the table of --history: whatever a report can hold."""
+    canary_place(project).write_suite(suite(FEW))
+    for form in ("text", "junit", "github", "markdown"):
+        started = project.run("--check-only", "--format", form, "--app", "small:app")
+        assert started.process.returncode == 1, started.output
+        assert started.stdout.count(MASK.strip("[]")) >= len(FEW) / 2, form  # Markdown escapes the brackets
+    assert all(json.loads(line) for line in refused_and_bundled(project, PREFLIGHT_LOG_FORMAT="json").splitlines())
+    past = project.run("--history")
     assert past.process.returncode == 0, past.output
-    assert "failed" in past.stdout
-    nothing_came_out(canaries)
+    assert past.stdout.count("failed") >= 5
+    nothing_came_out(project)
 
 
 def test_canaries_in_plain_pytest(canaries: Place) -> None:
@@ -506,21 +523,22 @@ def test_canaries_in_plain_pytest(canaries: Place) -> None:
     nothing_came_out(canaries)
 
 
-def test_canaries_that_nobody_redacted(canaries: Place) -> None:
+def test_canaries_that_nobody_redacted(place: Place) -> None:
     """A report in the history and a log from before there was redaction: the bundle redacts them."""
+    canary_place(place)
     say = " and ".join(SECRETS)
     check = report.Check("t.py::t", "Old", "It held.", "critical", "failed", say, say, {say: [say]})
     old = report.Report("old", "start", "failed", False, times.now(), 0.1, "all", "127.0.0.1:8002", (check,))
-    history, log = canaries.state / "history", canaries.folder / "old.log"
+    history, log = place.state / "history", place.folder / "old.log"
     report.publish(old, history / "old.json")
     log.write_text(f"{say}\n{base64.encodebytes(say.encode()).decode()}")
-    out = canaries.folder / "old.zip"
-    assert canaries.run("--bundle", str(out), PREFLIGHT_LOG_FILE=str(log)).process.returncode == 0
+    out = place.folder / "old.zip"
+    assert place.run("--bundle", str(out), PREFLIGHT_LOG_FILE=str(log)).process.returncode == 0
     (history / "old.json").unlink()
     log.unlink()
     with zipfile.ZipFile(out) as archive:
         assert {"history/old.json", "log.txt"} <= set(archive.namelist())
-    nothing_came_out(canaries)
+    nothing_came_out(place)
 
 
 LEAKY_SERVER = """
@@ -581,7 +599,7 @@ def test_canaries_in_a_rerun(project: Place) -> None:
     """All ways at once beside a live server: every route that shows it, in every format, and the frames of /ws/."""
     canary_place(project)
     project.environ |= {**KEYS, **CANARIES}
-    started = project.start("--demo").until_ready()
+    started = project.serve().until_ready()
     project.write_requirement("leaky", suite())
     frames = []
     with connect(started.url.replace("http", "ws", 1) + "/ws/diagnostics", max_size=None) as socket:
@@ -621,12 +639,12 @@ def test_leak(details):
     assert False, "it is {secret}"
 """,
     )
-    assert project.run("--demo", "--check-only").process.returncode == 0
+    assert project.run(*CHECK).process.returncode == 0
     assert secret in project.report_file.read_text()
     before = project.report()["run_id"]
-    started = project.start("--demo", SOME_API_KEY=secret).until_ready()
+    started = project.serve(SOME_API_KEY=secret).until_ready()
     assert secret not in project.report_file.read_text()
-    assert project.run("--demo", "--check-only").process.returncode == 0
+    assert project.run(*CHECK).process.returncode == 0
     assert secret in project.report_file.read_text()
     with connect(started.url.replace("http", "ws", 1) + "/ws/diagnostics", max_size=None) as socket:
         frame = str(socket.recv(PATIENCE))
