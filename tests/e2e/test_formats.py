@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,22 +12,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.e2e.place import BLOCKED, Place, make_place
+from tests.e2e.place import BLOCKED, Place
 from tests.waiting import PATIENCE, until
 
 AT_ONCE = ("--check-only", "--offline")
 MEMORY = {"PREFLIGHT_MEMORY": "900 TiB"}
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """An instance of the demo profile that started with a warning."""
-    place = make_place(tmp_path_factory.mktemp("formats") / "place")
-    place.environ |= MEMORY
-    instance = place.start("--demo").until_ready()
-    yield place
-    instance.stop()
-    place.close()
 
 
 @dataclass
@@ -53,7 +41,24 @@ def ask(place: Place, path: str, method: str = "GET", **headers: str) -> Reply:
         connection.close()
 
 
-def test_json_by_default(served: Place) -> None:
+def test_over_http(place: Place) -> None:
+    """What an instance of the demo profile answers that started with a warning."""
+    instance = place.serve(**MEMORY).until_ready()
+    for ask_it in (
+        json_by_default,
+        text,
+        health_json,
+        format_wins_over_accept,
+        unknown_format,
+        head_and_other_methods,
+        entity_tag,
+        many_at_once,
+    ):
+        ask_it(place)
+    assert instance.stop() == 0
+
+
+def json_by_default(served: Place) -> None:
     """No Accept, */*, JSON, and what nobody can make: JSON, and 200."""
     for accept in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}, {"Accept": "image/png"}):
         reply = ask(served, "/diagnostics", **accept)
@@ -63,44 +68,43 @@ def test_json_by_default(served: Place) -> None:
         assert "accept" in reply.headers["Vary"]
 
 
-@pytest.mark.parametrize("how", [{"path": "?format=text"}, {"accept": "text/plain"}])
-def test_text(served: Place, how: dict[str, str]) -> None:
+def text(served: Place) -> None:
     """The banner without colour."""
-    headers = {"Accept": how["accept"]} if "accept" in how else {}
-    reply = ask(served, f"/diagnostics{how.get('path', '')}", **headers)
-    assert (reply.status, reply.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
-    text = reply.body.decode()
-    assert "1 WARNING" in text
-    assert re.search(r"^\d+ requirements: ", text, re.MULTILINE)
-    assert "\x1b" not in text
+    for reply in (ask(served, "/diagnostics?format=text"), ask(served, "/diagnostics", Accept="text/plain")):
+        assert (reply.status, reply.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+        text = reply.body.decode()
+        assert "1 WARNING" in text
+        assert re.search(r"^\d+ requirements: ", text, re.MULTILINE)
+        assert "\x1b" not in text
 
 
-@pytest.mark.parametrize("how", [{"path": "?format=health"}, {"accept": "application/health+json, */*;q=0.1"}])
-def test_health_json(served: Place, how: dict[str, str]) -> None:
+def health_json(served: Place) -> None:
     """The health-check draft's document."""
-    headers = {"Accept": how["accept"]} if "accept" in how else {}
-    reply = ask(served, f"/diagnostics{how.get('path', '')}", **headers)
-    assert (reply.status, reply.headers["Content-Type"]) == (200, "application/health+json")
-    assert reply.json["status"] == "warn"
-    assert reply.json["checks"]["Memory"][0]["status"] == "warn"
-    assert reply.json["checks"]["Python Version"][0]["status"] == "pass"
+    for reply in (
+        ask(served, "/diagnostics?format=health"),
+        ask(served, "/diagnostics", Accept="application/health+json, */*;q=0.1"),
+    ):
+        assert (reply.status, reply.headers["Content-Type"]) == (200, "application/health+json")
+        assert reply.json["status"] == "warn"
+        assert reply.json["checks"]["Memory"][0]["status"] == "warn"
+        assert reply.json["checks"]["Python Version"][0]["status"] == "pass"
 
 
-def test_format_wins_over_accept(served: Place) -> None:
+def format_wins_over_accept(served: Place) -> None:
     """?format= is what somebody typed."""
     reply = ask(served, "/diagnostics?x=1&format=text", Accept="application/json")
     assert reply.headers["Content-Type"].startswith("text/plain")
 
 
-@pytest.mark.parametrize("query", ["format=xml", "format=", "format=JSON"])
-def test_unknown_format(served: Place, query: str) -> None:
+def unknown_format(served: Place) -> None:
     """400, with those that there are."""
-    reply = ask(served, f"/diagnostics?{query}")
-    assert reply.status == 400
-    assert reply.json["error"].startswith("format must be one of json, text, health")
+    for query in ("format=xml", "format=", "format=JSON"):
+        reply = ask(served, f"/diagnostics?{query}")
+        assert reply.status == 400, query
+        assert reply.json["error"].startswith("format must be one of json, text, health")
 
 
-def test_head_and_other_methods(served: Place) -> None:
+def head_and_other_methods(served: Place) -> None:
     """HEAD has the headers and no body; what changes something is not allowed here."""
     for path in ("/diagnostics", "/health", "/health/live", "/health/ready"):
         whole, head = ask(served, path), ask(served, path, "HEAD")
@@ -109,7 +113,7 @@ def test_head_and_other_methods(served: Place) -> None:
         assert ask(served, path, "POST").status == 405
 
 
-def test_entity_tag(served: Place) -> None:
+def entity_tag(served: Place) -> None:
     """The tag stands for the run, not for its age: 304 later on, 200 with another tag after another run."""
     first = ask(served, "/diagnostics")
     etag = first.headers["ETag"]
@@ -124,14 +128,14 @@ def test_entity_tag(served: Place) -> None:
     assert ask(served, "/diagnostics", If_None_Match='"other"').status == 200
     tags = {ask(served, f"/diagnostics?format={name}").headers["ETag"] for name in ("json", "text", "health")}
     assert len(tags) == 3
-    served.run("--check-only", "--demo", "--app", "small:app")
+    served.run("--check-only", "--demo", "--app", "small:app", **MEMORY)
     changed = ask(served, "/diagnostics", If_None_Match=etag)
     assert changed.status == 200
     assert changed.json["run_id"] == served.report()["run_id"]
     assert ask(served, "/diagnostics?format=text", If_None_Match=next(iter(tags))).status == 200
 
 
-def test_many_at_once(served: Place) -> None:
+def many_at_once(served: Place) -> None:
     """200 requests for every format at once: each is answered whole, and no run is made."""
     runs = len(list((served.state / "history").iterdir()))
     wanted = ["application/json", "text/plain", "application/health+json", "*/*"] * 50
@@ -144,7 +148,7 @@ def test_many_at_once(served: Place) -> None:
 
 def test_the_status_does_not_depend_on_the_format(place: Place) -> None:
     """After a check that blocks beside it the server still answers 200 in every format, and says fail in it."""
-    started = place.start("--demo").until_ready()
+    started = place.serve().until_ready()
     assert place.run("--check-only", "--offline").process.returncode == 1
     assert ask(place, "/diagnostics").json["status"] == "failed"
     text = ask(place, "/diagnostics?format=text")
@@ -160,7 +164,7 @@ def test_without_a_run(place: Place) -> None:
     import sys
 
     started = place.spawn(
-        *(sys.executable, "-m", "uvicorn", "--factory", "server.app:create_app", "--port", str(place.port)),
+        *(sys.executable, "-m", "uvicorn", "agentless:app", "--port", str(place.port)),
         environ={"PREFLIGHT_SKIP": "1", "PREFLIGHT_DEMO": "1", "PREFLIGHT_PORT": str(place.port)},
     )
     started.until_says("Uvicorn running")
@@ -172,34 +176,41 @@ def test_without_a_run(place: Place) -> None:
     started.stop()
 
 
-@pytest.mark.parametrize("name", ["json", "text", "junit", "github", "markdown"])
-def test_on_the_command_line(place: Place, name: str) -> None:
+BEGINS = {
+    "json": "{",
+    "text": "Preflight: blocked",
+    "junit": "<?xml",
+    "github": "::error ",
+    "markdown": "## Preflight: blocked",
+}
+
+
+def test_on_the_command_line(project: Place) -> None:
     """Each format alone on standard output, with the exit code and the report that the banners would come with."""
-    blocked = place.run(*AT_ONCE, "--format", name, PREFLIGHT_PYTHON=">=3.99")
-    assert blocked.process.returncode == 1
-    assert blocked.stderr == ""
-    assert place.report()["may_start"] is False
-    assert "requires Python &#62;=3.99" in blocked.stdout or "requires Python >" in blocked.stdout.replace("&gt;", ">")
-    begins = {
-        "json": "{",
-        "text": "Preflight: blocked",
-        "junit": "<?xml",
-        "github": "::error ",
-        "markdown": "## Preflight: blocked",
-    }
-    assert blocked.stdout.startswith(begins[name])
-    if name == "junit":
-        suite = ElementTree.fromstring(blocked.stdout.encode())[0]
-        assert suite.attrib["failures"] == "3"
-    passed = place.run("--check-only", "--demo", "--app", "small:app", "--format", name)
-    assert passed.process.returncode == 0
-    assert place.report()["may_start"] is True
+    project.write_suite((project.root / "preflight" / "requirements" / "test_python.py").read_text())
+    command = (*AT_ONCE, "--app", "small:app")
+    project.environ["PREFLIGHT_REQUIREMENT_TIMEOUT"] = "60s"  # a busy machine may stand still for a while
+    for name, begins in BEGINS.items():
+        blocked = project.run(*command, "--format", name, PREFLIGHT_PYTHON=">=3.99")
+        assert blocked.process.returncode == 1, blocked.output
+        assert blocked.stderr == ""
+        assert project.report()["may_start"] is False
+        found = blocked.stdout.replace("&gt;", ">").replace("&#62;", ">").replace("\\>", ">")
+        assert "requires Python >=3.99" in found, name
+        assert blocked.stdout.startswith(begins)
+        if name == "junit":
+            suite = ElementTree.fromstring(blocked.stdout.encode())[0]
+            assert suite.attrib["failures"] == "1"
+        passed = project.run(*command, "--format", name, PREFLIGHT_PYTHON=">=3.11")
+        assert passed.process.returncode == 0, passed.output
+        assert project.report()["may_start"] is True
 
 
 def test_annotations_of_a_project_below_the_repository(project: Place) -> None:
     """On GitHub they lead to the requirement's file in the repository, which is there."""
     repository = project.root.parent
-    blocked = project.run(*AT_ONCE, "--format", "github", PREFLIGHT_PYTHON=">=3.99", GITHUB_WORKSPACE=str(repository))
+    options = ("--app", "small:app", "--format", "github")
+    blocked = project.run(*AT_ONCE, *options, PREFLIGHT_PYTHON=">=3.99", GITHUB_WORKSPACE=str(repository))
     found = re.findall(r"file=([^,]+)", blocked.stdout)
     assert found
     assert all(file.startswith(f"{project.root.name}/preflight/") for file in found)
@@ -210,14 +221,15 @@ def test_annotations_of_a_project_below_the_repository(project: Place) -> None:
 def test_of_a_broken_suite(project: Place, name: str) -> None:
     """A suite that breaks is said in every format, with exit code 3."""
     project.write_suite("import os; os._exit(0)")
-    started = project.run(*AT_ONCE, "--format", name)
+    started = project.run(*AT_ONCE, "--app", "small:app", "--format", name)
     assert started.process.returncode == 3
     assert "the suite ended without a report" in started.stdout
 
 
 def test_utf8_whatever_the_locale(place: Place) -> None:
     """In a locale that knows ASCII alone the formats are UTF-8, as their readers expect."""
-    started = place.run(*AT_ONCE, "--format", "markdown", PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0")
+    ascii_alone = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    started = place.run(*AT_ONCE, "--app", "small:app", "--format", "markdown", **ascii_alone)
     assert started.process.returncode == 1
     assert "❌" in started.stdout
 

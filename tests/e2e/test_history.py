@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-import pytest
-
-from tests.e2e.place import Place, Started, get, make_place
+from tests.e2e.place import Place, Started, get
 from tests.portnumbers import unused_port
 
 CHECK = ("--check-only", "--demo", "--app", "small:app")
@@ -44,40 +41,40 @@ def listed(started: Started) -> list[dict[str, Any]]:
     return entries
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """An instance that serves, after three checks beside it: one with a failing warning in the middle."""
-    place = make_place(tmp_path_factory.mktemp("history") / "place")
-    instance = place.start("--demo").until_ready()
+def test_what_is_kept_is_shown(place: Place) -> None:
+    """By a server, after three checks beside it, one with a failing warning in the middle; and by the command."""
+    instance = place.serve().until_ready()
     for memory in ("1 MiB", "900 TiB", "1 MiB"):
         assert place.run(*CHECK, PREFLIGHT_MEMORY=memory).process.returncode == 0
-    yield place
-    instance.stop()
-    place.close()
+    listed_by_the_server(place)
+    pages(place)
+    one_run(place)
+    one_check(place)
+    the_command_shows_the_same(place)
+    assert instance.stop() == 0
 
 
 def test_of_an_address(place: Place) -> None:
     """All that is kept is shown, of every address, and of one where an option names it."""
     ports = [place.port, unused_port()]
     for port in ports:
-        for memory in ("1 MiB", "900 TiB"):
-            place.run(*CHECK, "--port", str(port), PREFLIGHT_MEMORY=memory, PREFLIGHT_HISTORY="2")
+        place.run(*CHECK, "--port", str(port), PREFLIGHT_HISTORY="1")
 
     def addresses(*options: str) -> list[str]:
         command = (sys.executable, "run.py", "--history", "--format", "json", *options)
-        shown = place.spawn(*command, environ={"PREFLIGHT_HISTORY": "2"})
+        shown = place.spawn(*command, environ={"PREFLIGHT_HISTORY": "1"})
         assert shown.wait() == 0, shown.output
         return [entry["address"] for entry in listed(shown)]
 
     first, second = (f"127.0.0.1:{port}" for port in ports)
-    assert addresses() == [second, second, first, first]
-    assert addresses("--port", str(ports[0])) == [first, first]
+    assert addresses() == [second, first]
+    assert addresses("--port", str(ports[0])) == [first]
     none = place.spawn(sys.executable, "run.py", "--history", "--port", "1")
     assert none.wait() == 0
     assert "No run of 127.0.0.1:1 has been kept yet" in none.output
 
 
-def test_listed(served: Place) -> None:
+def listed_by_the_server(served: Place) -> None:
     """Every run is there, newest first, with what flipped; the server's own start is the oldest."""
     found = answer(served, "/diagnostics/history")
     assert [one["origin"] for one in found] == ["check", "check", "check", "start"]
@@ -91,7 +88,7 @@ def test_listed(served: Place) -> None:
     assert {one["address"] for one in found} == {f"127.0.0.1:{served.port}"}
 
 
-def test_pages(served: Place) -> None:
+def pages(served: Place) -> None:
     """limit and offset cut a page out; what they cannot be is said with 400."""
     whole = answer(served, "/diagnostics/history")
     assert answer(served, "/diagnostics/history?limit=2&offset=1") == whole[1:3]
@@ -101,12 +98,14 @@ def test_pages(served: Place) -> None:
 
 
 def test_two_addresses(place: Place) -> None:
-    """Many runs for another address in the same state folder hide none of this server's, in either list."""
-    started = place.start("--demo", PREFLIGHT_HISTORY="2").until_ready()
+    """Many runs for another address hide none of this server's, in either list; the setting says how many are kept."""
+    started = place.serve(PREFLIGHT_HISTORY="2").until_ready()
     other = unused_port()
     for _ in range(3):
         place.run(*CHECK, "--port", str(other), PREFLIGHT_HISTORY="2")
-    assert [one["origin"] for one in answer(place, "/diagnostics/history")] == ["check", "check", "start"]
+    kept = answer(place, "/diagnostics/history")
+    assert [one["origin"] for one in kept] == ["check", "check", "start"]
+    assert kept[0]["run_id"] == place.report()["run_id"]
     own, others = f"?limit=1&address=127.0.0.1:{place.port}", f"?address=127.0.0.1:{other}"
     [only] = answer(place, f"/diagnostics/history{own}")
     assert (only["origin"], only["address"]) == ("start", f"127.0.0.1:{place.port}")
@@ -118,7 +117,7 @@ def test_two_addresses(place: Place) -> None:
     assert started.stop() == 0
 
 
-def test_one_run(served: Place) -> None:
+def one_run(served: Place) -> None:
     """A past run as /diagnostics shows the present one; 404 for what there is not."""
     for entry in answer(served, "/diagnostics/history"):
         body = answer(served, f"/diagnostics/history/{entry['run_id']}")
@@ -133,7 +132,7 @@ def test_one_run(served: Place) -> None:
         answer(served, f"/diagnostics/history/{wrong}", 404)
 
 
-def test_one_check(served: Place) -> None:
+def one_check(served: Place) -> None:
     """How one check fared, newest first, and how often it flipped; 404 for a title that no run had."""
     body = answer(served, "/diagnostics/checks/Memory")
     assert (body["title"], body["severity"], body["flips"]) == ("Memory", "warning", 2)
@@ -151,7 +150,7 @@ def test_one_check(served: Place) -> None:
     answer(served, "/diagnostics/checks/Memory?limit=no", 400)
 
 
-def test_the_command_shows_the_same(served: Place) -> None:
+def the_command_shows_the_same(served: Place) -> None:
     """--history: a line for each run in a pipe, and --format json the very array that the server answers with."""
     found = answer(served, "/diagnostics/history")
     assert listed(served.run("--history", "--format", "json")) == found
@@ -180,7 +179,7 @@ def test_every_origin(project: Place) -> None:
     project.spawn(sys.executable, "-m", "pytest", "preflight", "--demo", "-m", "critical", "-q").wait()
     assert project.run("--offline", "--app", "small:app").process.returncode == 1
     direct = project.spawn(
-        *(sys.executable, "-m", "uvicorn", "--factory", "server.app:create_app", "--port", str(project.port)),
+        *(sys.executable, "-m", "uvicorn", "agentless:app", "--port", str(project.port)),
         environ={"PREFLIGHT_DEMO": "1", "PREFLIGHT_PORT": str(project.port)},
     )
     direct.until_says("Uvicorn running")
@@ -208,13 +207,8 @@ def test_wrong_usage_is_no_run(place: Place) -> None:
     assert not (place.state / "history").exists()
 
 
-def test_pruned(place: Place) -> None:
-    """The setting says how many are kept."""
-    for _ in range(3):
-        place.run(*CHECK, PREFLIGHT_HISTORY="2")
-    found = listed(place.run("--history", "--format", "json"))
-    assert len(found) == 2
-    assert found[0]["run_id"] == place.report()["run_id"]
+def test_none_can_be_kept(place: Place) -> None:
+    """The newest run is kept in any case."""
     assert place.run("--check-only", PREFLIGHT_HISTORY="0").process.returncode == 2
 
 
@@ -228,7 +222,7 @@ def test_no_room_for_history(place: Place) -> None:
     shown = place.run("--history")
     assert shown.process.returncode == 1
     assert "THE HISTORY CANNOT BE READ" in shown.output
-    started = place.start("--demo").until_ready()
+    started = place.serve().until_ready()
     assert answer(place, "/diagnostics")["status"] == "passed"
     assert "cannot be read" in answer(place, "/diagnostics/history", 503)["error"]
     assert started.stop() == 0
@@ -236,7 +230,7 @@ def test_no_room_for_history(place: Place) -> None:
 
 def test_a_lost_history_folder(place: Place) -> None:
     """Somebody clears the folder under a running server: what it knows itself is still there."""
-    started = place.start("--demo").until_ready()
+    started = place.serve().until_ready()
     for file in (place.state / "history").iterdir():
         file.unlink()
     [only] = answer(place, "/diagnostics/history")

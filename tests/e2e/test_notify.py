@@ -13,7 +13,7 @@ import pytest
 
 from preflight import times
 from tests.e2e.place import READY, Place, get
-from tests.e2e.processes import crash, crashing, kill_worker, supervised
+from tests.e2e.processes import crash, crashing, kill_worker
 from tests.receivers import Mailbox, Receiver
 from tests.waiting import PATIENCE, until
 
@@ -55,7 +55,9 @@ def last_told_blocked(place: Place) -> None:
 def test_crash_and_return(place: Place, receiver: Receiver, mailbox: Mailbox) -> None:
     """kill -9: the crash and the return are told, once each, in order, though the receiver fails twice first."""
     receiver.failures = 2
-    started = supervised(place, PREFLIGHT_NOTIFY=f"{receiver.url()},{mailbox.url}").until_ready()
+    started = place.serve(
+        "--supervise", PREFLIGHT_NOTIFY=f"{receiver.url()},{mailbox.url}", PREFLIGHT_RESTART_BACKOFF="10ms"
+    ).until_ready()
     assert notifications(place)["configured"] == 2
     kill_worker(started)
     until(lambda: len(receiver.taken) == 2 and len(mailbox.mails) == 2, "both are told of both")
@@ -105,9 +107,7 @@ def test_blocked_and_back(place: Place, mailbox: Mailbox) -> None:
 
 def test_pytest_tells_nobody(project: Place, receiver: Receiver) -> None:
     """The suite alone, as in CI, publishes its report and tells nobody."""
-    project.write_requirement(
-        "bad", 'import pytest\n@pytest.mark.critical("Bad")\ndef test_bad():\n    "No."\n    assert 0'
-    )
+    project.write_suite('import pytest\n@pytest.mark.critical("Bad")\ndef test_bad():\n    "No."\n    assert 0')
     command = [sys.executable, "-m", "pytest", "preflight", "--demo", "--port", str(project.port)]
     one = project.spawn(*command, environ={"PREFLIGHT_NOTIFY": receiver.url()})
     assert one.wait() == 1
@@ -133,10 +133,10 @@ def test_given_up(place: Place, receiver: Receiver) -> None:
 
 def test_a_rerun(project: Place, receiver: Receiver) -> None:
     """What a re-run beside the live server finds is told, once: a flip, and not that it is still so."""
-    project.write_requirement("told", TOLD)
+    project.write_suite(TOLD)
     project.environ["PREFLIGHT_NOTIFY"] = receiver.url()
     fail = project.folder / "home" / "fail"
-    started = project.start("--demo", "--supervise", PREFLIGHT_RESTART_BACKOFF="10ms").until_ready()
+    started = project.serve("--supervise", PREFLIGHT_RESTART_BACKOFF="10ms").until_ready()
     fail.touch()
     rerun(project)
     until(lambda: len(receiver.taken) == 1, "the flip is told")
@@ -172,7 +172,7 @@ def test_a_hanging_service_delays_nothing(place: Place, receiver: Receiver) -> N
     """The server is up while its notice is still on the way, and stopping waits a second or two, not longer."""
     receiver.hangs = True
     last_told_blocked(place)
-    started = place.start("--demo", PREFLIGHT_NOTIFY=receiver.url()).until_ready()
+    started = place.serve(PREFLIGHT_NOTIFY=receiver.url()).until_ready()
     assert get(f"{place.url}/health")[0] == 200
     until(lambda: bool(receiver.tried), "the notice is on its way")
     assert notifications(place)["pending"] == 1
@@ -198,7 +198,7 @@ def test_a_second_signal_ends_the_waiting(place: Place, receiver: Receiver) -> N
 
 def test_a_url_that_cannot_be(place: Place) -> None:
     """It is said when the server starts, not when it is needed."""
-    started = place.start("--demo", PREFLIGHT_NOTIFY="nosuch://T1canary99").until_ready()
+    started = place.serve(PREFLIGHT_NOTIFY="nosuch://T1canary99").until_ready()
     started.until_says("Notifications cannot be sent to nosuch: apprise does not understand this URL")
     until(lambda: bool(notifications(place)["problem"]), "/diagnostics says it, too")
     assert started.stop() == 0
@@ -217,7 +217,7 @@ def test_without_apprise(project: Place) -> None:
         "importlib.metadata.version = known\n"
     )
     project.environ["PREFLIGHT_NOTIFY"] = "json://127.0.0.1:1"
-    started = project.start("--demo").until_ready()
+    started = project.serve().until_ready()
     assert project.check("Notifications")["message"] == "apprise is not installed: no notification can be sent"
     assert "apprise>=1.9" in project.check("Notifications")["fix"]
     started.until_says("Not delivered to json: ⚠️ A check warns")
@@ -250,7 +250,7 @@ def test_nobody_to_tell(place: Place) -> None:
     assert one.stderr == (
         f"run.py: error: PREFLIGHT_NOTIFY is not set: set it in {place.env_file} or the environment\n"
     )
-    started = place.start("--demo").until_ready()
+    started = place.serve().until_ready()
     assert notifications(place)["configured"] == 0
     assert place.check("Notifications")["outcome"] == "not_applicable"
     assert started.stop() == 0
@@ -269,12 +269,12 @@ def test_undelivered(place: Place, receiver: Receiver) -> None:
         "slack://T1canary99/canary-Pass2/canaryTopic3",
         "json://127.0.0.1:1/T1canary99/canaryTopic3",
     ]
-    place.write_module("mine", f"print({urls!r}, {canaries!r})\nfrom server.app import create_app as app")
+    place.write_module("mine", f"print({urls!r}, {canaries!r})\nfrom agentless import app")
     place.environ["PREFLIGHT_NOTIFY"] = ",".join(urls)
     tried = place.run("--demo", "--test-notify")
     assert tried.stdout.splitlines()[0] == "json (1 of 3): NOT delivered: HTTP 500"
     assert tried.stdout.splitlines()[2] == "json (3 of 3): NOT delivered: connection refused"
-    started = place.start("--demo", "-v", "--app", "mine:app").until_ready()
+    started = place.serve("-v", "--app", "mine:app").until_ready()
     until(lambda: len(receiver.tried) >= 2, "something was sent")
     answers = [get(place.url + path)[1] for path in ("/diagnostics", "/health")]
     until(lambda: notifications(place)["undelivered"] == 3, "all are given up", 60)

@@ -10,8 +10,6 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
 from tests.e2e.chatting import Client, worker_of
 from tests.e2e.place import Place, Started, get
 from tests.waiting import until
@@ -49,23 +47,27 @@ def is_for_programs(document: object) -> bool:
     return bool(found) and all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", value) for value in found)
 
 
-@pytest.fixture
-def served(place: Place) -> Started:
-    """A server that had to stop somebody for its port, and has a log and a past."""
+CHECK = ("--check-only", "--demo", "--app", "small:app")
+
+
+def test_times_of_a_server(place: Place) -> None:
+    """Of one that had to stop somebody for its port, and has a log and a past: for people, and for programs."""
     place.environ |= ZONE
-    place.run("--check-only", "--demo", "--app", "small:app")
+    place.run(*CHECK)
     place.listener("stubborn")
     log = str(place.folder / "log.txt")
-    return place.start("--demo", "-v", "--log-file", log, PREFLIGHT_PORT_GRACE="100ms").until_ready()
+    served = place.start("--demo", "-v", "--log-file", log, PREFLIGHT_PORT_GRACE="100ms").until_ready()
+    for_people(place, served)
+    for_programs(place, served)
 
 
-def test_times_for_people(place: Place, served: Started) -> None:
+def for_people(place: Place, served: Started) -> None:
     """On the terminal, in the text formats and in the history."""
     assert times(served.stdout, f"{LOCAL}|Z") >= 3, "the details of -v are for programs"
     assert len(re.findall(rf"^  {FOR_PEOPLE.pattern} SIG(TERM|KILL): ", served.stdout, re.MULTILINE)) == 2
     assert re.search(rf"^Preflight .* {FOR_PEOPLE.pattern} · start", served.stdout)
-    for format_, least in (("text", 1), ("markdown", 1)):
-        assert times(place.run("--check-only", "--demo", "--format", format_).stdout, LOCAL) >= least
+    for format_ in ("text", "markdown"):
+        assert times(place.run(*CHECK, "--format", format_).stdout, LOCAL) >= 1
     assert times(get(f"{place.url}/diagnostics?format=text")[1], LOCAL) >= 1
     history = place.run("--history").stdout
     assert len(FOR_PEOPLE.findall(history)) == times(history, LOCAL) >= 2
@@ -76,9 +78,8 @@ def test_times_for_people(place: Place, served: Started) -> None:
     assert re.search(rf"our instance \(PID \d+, since {FOR_PEOPLE.pattern}\)", kept)
 
 
-def test_times_for_programs(place: Place, served: Started) -> None:
+def for_programs(place: Place, served: Started) -> None:
     """In the log, the audit, every JSON document and the bundle."""
-    place.run("--history")
     for file in (place.state / "audit.log", place.folder / "log.txt"):
         lines = file.read_text().splitlines()
         assert lines
@@ -128,7 +129,7 @@ def test_times_while_it_waits(place: Place) -> None:
 def test_times_of_a_crash(place: Place) -> None:
     """When the last worker ended, for programs."""
     place.environ |= ZONE
-    served = place.start("--demo").until_ready()
+    served = place.serve().until_ready()
     os.kill(worker_of(served.url), signal.SIGKILL)
     served.until_says("The worker is back")
     until(lambda: get(f"{place.url}/diagnostics")[0] == 200, "it answers")
