@@ -59,13 +59,6 @@ QUICK = {"PREFLIGHT_REQUIREMENT_TIMEOUT": "1.2", "PREFLIGHT_PORT_GRACE": "0.1"}
 SUITES = {
     # Nothing that could be trusted comes out of these.
     "empty": Broken("", 3, "the suite is empty"),
-    "no file's syntax": Broken("def :", 3, "SyntaxError: invalid syntax (test_suite.py:1)"),
-    "import error": Broken("import nowhere_to_be_found", 3, "No module named 'nowhere_to_be_found'"),
-    "unknown severity": Broken(
-        '@pytest.mark.critcal("Middle")'.join((HEAD, f"\ndef test_middle():\n{DOC}")),
-        3,
-        "'critcal' not found in `markers` configuration option; a requirement is marked critical or warning",
-    ),
     "unlike a test": Broken(
         f'{HEAD}@pytest.mark.critical("Middle")\ndef middle():\n{DOC}{TAIL}',
         3,
@@ -76,23 +69,11 @@ SUITES = {
     "no critical": Broken(
         f'import pytest\n@pytest.mark.warning("W")\ndef test_w():\n{DOC}', 3, "the suite has no critical requirement"
     ),
-    "two severities": Broken(
-        f'{HEAD}{TITLE}@pytest.mark.warning("Middle")\ndef test_middle():\n{DOC}',
-        3,
-        "test_suite.py::test_middle: needs exactly one severity, critical or warning, and has",
-    ),
-    "no severity": Broken(f"{HEAD}def test_middle():\n{DOC}", 3, "test_middle: needs exactly one severity"),
-    "same title twice": Broken(
-        f'{HEAD}@pytest.mark.warning("first")\ndef test_middle():\n{DOC}',
-        3,
-        "test_middle has the title 'first', which",
-    ),
     "os._exit(0)": Broken(critical("os._exit(0)"), 3, '(exit code 0) while checking "Middle"'),
     "pytest.exit": Broken(
         critical("pytest.exit('enough', returncode=0)"), 3, "3 requirements were collected and 1 ran"
     ),
     "segfault": Broken(critical("ctypes.string_at(0)"), 3, '(SIGSEGV) while checking "Middle"'),
-    "killed": Broken(critical("os.kill(os.getpid(), signal.SIGKILL)"), 3, '(SIGKILL) while checking "Middle"'),
     "interrupted": Broken(critical("raise KeyboardInterrupt"), 3, "pytest ended with exit code 2"),
     "the run's deadline": Broken(
         # A mask keeps every signal away: only the launcher can end this one.
@@ -135,9 +116,44 @@ def test_broken_suite(project: Place, broken: Broken) -> None:
         assert [project.check(title)["outcome"] for title in ("First", "Last")] == ["passed", "passed"]
 
 
+UNCOLLECTABLE = {
+    "syntax": ("def :", "test_syntax.py: cannot be collected: SyntaxError: invalid syntax (test_syntax.py:1)"),
+    "imports": ("import nowhere_to_be_found", "No module named 'nowhere_to_be_found'"),
+    "severity": (
+        '@pytest.mark.critcal("Middle")'.join((HEAD, f"\ndef test_middle():\n{DOC}")),
+        "'critcal' not found in `markers` configuration option; a requirement is marked critical or warning",
+    ),
+}
+
+
+def test_all_that_cannot_be_collected_at_once(project: Place) -> None:
+    """Every file that cannot be imported is named, with the reason, whatever that is."""
+    project.write_suite(HEAD + TAIL)
+    for name, (source, _said) in UNCOLLECTABLE.items():
+        project.write_requirement(name, source)
+    started = project.refused("--demo", "--app", "small:app")
+    assert started.process.returncode == 3
+    shown = " ".join(started.stdout.split())
+    assert BROKE in shown
+    assert {name: said for name, (_source, said) in UNCOLLECTABLE.items() if said not in shown} == {}, shown
+    assert project.report()["status"] == "broken"
+
+
 FAULTS = (
     HEAD
     + """
+@pytest.mark.critical("Two")
+@pytest.mark.warning("Two")
+def test_two_severities():
+    "Holds."
+
+def test_no_severity():
+    "Holds."
+
+@pytest.mark.warning("first")
+def test_title_of_the_first():
+    "Holds."
+
 @pytest.mark.critical("A")
 @pytest.mark.critical("A")
 def test_severity_twice():
@@ -181,7 +197,10 @@ def test_all_faults_at_once(project: Place) -> None:
     started = project.refused("--demo", "--app", "small:app")
     assert started.process.returncode == 3
     shown = " ".join(started.stdout.partition("The end of its output")[0].split())
-    for fault in (
+    faults = (
+        "test_suite.py::test_two_severities: needs exactly one severity, critical or warning, and has",
+        "test_no_severity: needs exactly one severity",
+        "test_title_of_the_first has the title 'first', which",
         "test_severity_twice: needs exactly one severity, critical or warning, and has critical and critical",
         "test_no_title: needs a title",
         "test_no_docstring: needs a docstring that states the requirement",
@@ -190,8 +209,10 @@ def test_all_faults_at_once(project: Place) -> None:
         "test_scope: its scope is 'galaxy', but must be one of instance, fleet",
         "test_two_fixes: its fix has to be one line of text",
         "test_parametrised[2] has the title 'E', which",
-    ):
-        assert fault in shown
+    )
+    assert [fault for fault in faults if fault not in shown] == [], shown
+    assert BROKE in shown
+    assert project.report()["status"] == "broken"
 
 
 BLOCKING = (
@@ -400,13 +421,12 @@ def test_hanging_warnings(project: Place) -> None:
     "where, source",
     [
         ("conftest.py", "raise RuntimeError('broken conftest')"),
-        ("conftest.py", "import nowhere_to_be_found"),
         ("conftest.py", "def :"),
         ("conftest.py", "import os; os._exit(0)"),
         ("conftest.py", ""),
         ("preflight/requirements/conftest.py", "raise RuntimeError('broken conftest')"),
     ],
-    ids=["raises", "imports", "syntax", "exits", "empty", "requirements"],
+    ids=["raises", "syntax", "exits", "empty", "requirements"],
 )
 def test_broken_conftest(project: Place, where: str, source: str) -> None:
     """A conftest.py that cannot be imported, or that is not ours, is no report, and no report is no start."""
@@ -419,6 +439,7 @@ def test_broken_conftest(project: Place, where: str, source: str) -> None:
 
 def test_broken_plugin(project: Place) -> None:
     """A plugin that the settings ask for and that cannot be loaded breaks the suite."""
+    project.write_suite(HEAD + TAIL)
     started = project.refused("--demo", "--app", "small:app", PREFLIGHT_PLUGINS="nowhere_to_be_found")
     assert started.process.returncode == 3
 
@@ -439,10 +460,9 @@ def test_meddling_conftest(project: Place, source: str) -> None:
     project.refused("--demo", "--app", "small:app")
 
 
-@pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize("addopts", ["-x", "-k nothing", "-m warning", "--collect-only", "--version"])
-def test_addopts_are_left_out(place: Place, addopts: str) -> None:
+def test_addopts_are_left_out(place: Place) -> None:
     """What PYTEST_ADDOPTS and PYTEST_PLUGINS would do to the suite does not happen: a blocked start stays blocked."""
+    addopts = "-x -k nothing -m warning --collect-only --version"
     place.environ |= {"PYTEST_ADDOPTS": addopts, "PYTEST_PLUGINS": "nowhere_to_be_found"}
     started = place.refused("--offline", "--app", "small:app", PREFLIGHT_PYTHON=">=3.99")
     assert started.process.returncode == 1
@@ -467,12 +487,12 @@ def test_report_that_cannot_be_written(place: Place, asked: bool) -> None:
     occupied = place.folder / "occupied" / "report.json"
     occupied.mkdir(parents=True)
     if asked:
-        started = place.run("--demo", "--report", str(occupied))
+        started = place.run("--demo", "--app", "small:app", "--report", str(occupied))
         assert started.process.returncode == 3
         assert "THE REPORT CANNOT BE WRITTEN: nothing was started" in started.stdout
         assert f"{occupied}:Isadirectory" in "".join(started.stdout.split())
     else:
-        started = place.run("--demo", PREFLIGHT_STATE_DIR=str(occupied.parent))
+        started = place.run("--demo", "--app", "small:app", PREFLIGHT_STATE_DIR=str(occupied.parent))
         assert started.process.returncode == 1
         assert "State Folder" in started.stdout.partition(BLOCKED)[2]
         assert "is a folder, but the report must be a file there" in " ".join(started.stdout.split())

@@ -12,12 +12,19 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.e2e.doubles import Answer, Providers
+from tests.e2e.doubles import SMALL, Answer, Providers
 from tests.e2e.place import BLOCKED, KEYS, READY, ROOT, Place, Started, listening
 from tests.waiting import until
 
 SCHEMA = json.loads((ROOT / "preflight" / "report" / "report.schema.json").read_text())
 AT_ONCE = ("--check-only",)
+
+
+@pytest.fixture
+def light(equipped_project: Place) -> Place:
+    """Everything that a start of the agent needs, but for the agent: what it is asked for does not depend on it."""
+    (equipped_project.root / "server" / "app.py").write_text(SMALL.replace("factory", "create_app"))
+    return equipped_project
 
 
 def section(started: Started) -> dict[str, Any]:
@@ -55,14 +62,14 @@ def test_blocked(place: Place) -> None:
     assert place.report()["may_start"] is False
 
 
-def test_json(equipped: Place) -> None:
+def test_json(light: Place) -> None:
     """--format json prints the report, valid by its schema, on standard output and nothing else there."""
     # A busy machine's stand-in for the services may take its time.
-    started = equipped.run(*AT_ONCE, "--format", "json", PREFLIGHT_PROBE_TIMEOUT="8s")
+    started = light.run(*AT_ONCE, "--format", "json", PREFLIGHT_PROBE_TIMEOUT="8s")
     found = section(started)
     assert started.process.returncode == 0
     assert found["status"] == "passed"
-    assert found == equipped.report()
+    assert found == light.report()
     assert started.stderr == ""
 
 
@@ -89,7 +96,7 @@ def test_json_of_a_broken_suite(project: Place) -> None:
 def test_report_path(place: Place) -> None:
     """--report writes the same report to that path as well, for its owner only, relative to where one is."""
     path = place.folder / "home" / "ci" / "here.json"
-    python = place.start(*AT_ONCE, "--demo", "--report", str(path))
+    python = place.start(*AT_ONCE, "--demo", "--app", "small:app", "--report", str(path))
     assert python.wait() == 0
     assert json.loads(path.read_text()) == json.loads(place.report_file.read_text())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -118,11 +125,11 @@ def test_a_report_that_is_awaited(place: Place) -> None:
     assert json.loads(path.read_text())["preflight"]["run_id"] == awaited["run_id"] == place.report()["run_id"]
 
 
-def test_answers_of_the_services(equipped: Place, providers: Providers) -> None:
+def test_answers_of_the_services(light: Place, providers: Providers) -> None:
     """A rejected key blocks and a rate limit warns, with what the service said about waiting."""
     providers.openai = Answer(401)
     providers.perplexity = Answer(429, {"Retry-After": "17"})
-    started = equipped.run(*AT_ONCE, "--format", "json")
+    started = light.run(*AT_ONCE, "--format", "json")
     assert started.process.returncode == 1
     found = section(started)
     key = outcome(found, "OpenAI API Key")
@@ -137,11 +144,11 @@ def test_answers_of_the_services(equipped: Place, providers: Providers) -> None:
     )
 
 
-def test_service_without_the_route(equipped: Place, providers: Providers) -> None:
+def test_service_without_the_route(light: Place, providers: Providers) -> None:
     """A compatible service without the route is unknown, a fault of the service's own a warning: neither blocks."""
     providers.openai = Answer(404)
     providers.perplexity = Answer(500)
-    started = equipped.run(*AT_ONCE, "--format", "json")
+    started = light.run(*AT_ONCE, "--format", "json")
     assert started.process.returncode == 0
     found = section(started)
     assert found["status"] == "warnings"
@@ -151,15 +158,15 @@ def test_service_without_the_route(equipped: Place, providers: Providers) -> Non
     assert outcome(found, "Perplexity API") == ("failed", "Perplexity answered HTTP 500 (optional service)")
 
 
-def test_services_that_cannot_be_reached(equipped: Place) -> None:
+def test_services_that_cannot_be_reached(light: Place) -> None:
     """A refused connection and a name that does not resolve are told apart, and a key stays good without a reply."""
-    refusing = f"http://127.0.0.1:{equipped.port}/v1"
-    started = equipped.run(
+    refusing = f"http://127.0.0.1:{light.port}/v1"
+    started = light.run(
         *AT_ONCE, "--format", "json", OPENAI_BASE_URL=refusing, PERPLEXITY_BASE_URL="http://nowhere.invalid"
     )
     assert started.process.returncode == 0
     found = section(started)
-    assert outcome(found, "OpenAI API") == ("unknown", f"127.0.0.1:{equipped.port}: connection refused")
+    assert outcome(found, "OpenAI API") == ("unknown", f"127.0.0.1:{light.port}: connection refused")
     assert outcome(found, "Perplexity API")[0] == "unknown"
     assert outcome(found, "OpenAI API Key") == ("passed", "from the env file, not verified: connection refused")
 
@@ -187,11 +194,11 @@ def swallowing() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("kind", ["silent", "swallowing"])
-def test_services_that_do_not_answer(equipped: Place, request: pytest.FixtureRequest, kind: str) -> None:
+def test_services_that_do_not_answer(light: Place, request: pytest.FixtureRequest, kind: str) -> None:
     """Both services keep silent, and both are asked at once: the deadlines run side by side, and nothing blocks."""
     port = request.getfixturevalue(kind)
     url = f"http://127.0.0.1:{port}"
-    started = equipped.start(*AT_ONCE, "--format", "json", OPENAI_BASE_URL=url, PERPLEXITY_BASE_URL=url)
+    started = light.start(*AT_ONCE, "--format", "json", OPENAI_BASE_URL=url, PERPLEXITY_BASE_URL=url)
     # benchmarks/ measures the time; that neither waits for the other's deadline is a matter of order.
     until(lambda: started.asking(port) == 2, "both are being asked")
     assert started.wait() == 0
@@ -201,9 +208,9 @@ def test_services_that_do_not_answer(equipped: Place, request: pytest.FixtureReq
         assert "no answer within 2 s" in outcome(found, title)[1]
 
 
-def test_offline(equipped: Place, providers: Providers) -> None:
+def test_offline(light: Place, providers: Providers) -> None:
     """--offline asks nobody: what needs the network is not applicable, and keys only have to be there."""
-    started = equipped.run(*AT_ONCE, "--offline", "--format", "json")
+    started = light.run(*AT_ONCE, "--offline", "--format", "json")
     assert started.process.returncode == 0
     found = section(started)
     assert outcome(found, "OpenAI API") == ("not_applicable", "left out by --offline")
@@ -214,22 +221,22 @@ def test_offline(equipped: Place, providers: Providers) -> None:
 # --ignore.
 
 
-@pytest.mark.parametrize(
-    "name", ["Python Version", "python version", "preflight/requirements/test_python.py::test_python_version"]
-)
-def test_ignored(equipped: Place, name: str) -> None:
-    """--ignore takes a title or an id: the failure is shown and marked, and does not block."""
-    started = equipped.run(*AT_ONCE, "--ignore", name, PREFLIGHT_PYTHON=">=3.99")
-    assert started.process.returncode == 0
-    banner = " ".join(started.stdout.partition("1 WARNING")[2].split())
+def test_ignored(light: Place) -> None:
+    """--ignore takes titles, however they are written, and ids: a failure is shown and marked, and does not block."""
+    names = ("Python Version", "openai api key", "preflight/requirements/test_environment.py::test_environment_file")
+    light.env_file.unlink()
+    started = light.run(*AT_ONCE, *(f"--ignore={name}" for name in names), PREFLIGHT_PYTHON=">=3.99")
+    assert started.process.returncode == 0, started.output
+    banner = " ".join(started.stdout.partition(" WARNING")[2].split())
     assert "Python Version (ignored) ignored by --ignore: requires Python >=3.99" in banner
-    assert equipped.check("Python Version")["outcome"] == "ignored"
+    for title in ("Python Version", "OpenAI API Key", "Environment File"):
+        assert light.check(title)["outcome"] == "ignored", title
 
 
-def test_ignoring_one_does_not_ignore_another(equipped: Place) -> None:
+def test_ignoring_one_does_not_ignore_another(light: Place) -> None:
     """What was not named still blocks."""
-    equipped.write_env_file()
-    started = equipped.run(*AT_ONCE, "--ignore", "Python Version", PREFLIGHT_PYTHON=">=3.99")
+    light.write_env_file()
+    started = light.run(*AT_ONCE, "--ignore", "Python Version", PREFLIGHT_PYTHON=">=3.99")
     assert started.process.returncode == 1
     assert f"1 CRITICAL ERROR: {BLOCKED}" in started.stdout
 
@@ -243,9 +250,9 @@ def test_ignoring_one_does_not_ignore_another(equipped: Place) -> None:
         ("Application", "--ignore Application: this requirement cannot be ignored"),
     ],
 )
-def test_not_ignorable(equipped: Place, name: str, message: str) -> None:
+def test_not_ignorable(light: Place, name: str, message: str) -> None:
     """--ignore of what is not there or is protected is wrong usage: exit code 2, one line that says which."""
-    started = equipped.run(*AT_ONCE, "--ignore", name)
+    started = light.run(*AT_ONCE, "--ignore", name)
     assert started.process.returncode == 2
     assert message in started.output
     assert "Traceback" not in started.output
@@ -254,22 +261,22 @@ def test_not_ignorable(equipped: Place, name: str, message: str) -> None:
 # The port.
 
 
-def test_says_what_a_start_would_stop(equipped: Place) -> None:
+def test_says_what_a_start_would_stop(light: Place) -> None:
     """A listener that a start would stop lives on, is named, and the check passes."""
-    holder = equipped.listener()
-    started = equipped.run(*AT_ONCE)
+    holder = light.listener()
+    started = light.run(*AT_ONCE)
     assert started.process.returncode == 0
     assert "a start would stop " in started.stdout
     assert f"(PID {holder.pid}, user " in started.stdout.partition("a start would stop")[2]
     assert "SIGTERM" not in started.output
     assert holder.process.poll() is None
-    assert listening(equipped.port)
+    assert listening(light.port)
 
 
-def test_port_that_a_start_could_not_have(equipped: Place) -> None:
+def test_port_that_a_start_could_not_have(light: Place) -> None:
     """With --no-cleanup a busy port blocks the check as it would block the start."""
-    holder = equipped.listener()
-    started = equipped.run(*AT_ONCE, "--no-cleanup")
+    holder = light.listener()
+    started = light.run(*AT_ONCE, "--no-cleanup")
     assert started.process.returncode == 1
     assert f"Fix: kill {holder.pid}" in " ".join(started.stdout.split())
     assert holder.process.poll() is None

@@ -6,12 +6,11 @@ import json
 import signal
 import stat
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.doubles import Providers
-from tests.e2e.place import KEYS, Place, Started, get, listening, make_place
+from tests.e2e.place import KEYS, Place, Started, get, listening
 
 
 def suite(place: Place, *options: str, **environ: str) -> Started:
@@ -47,8 +46,7 @@ def test_blocked(equipped: Place) -> None:
 
 def test_warnings_alone(equipped: Place) -> None:
     """A warning that fails is a failed test for pytest, and may start by the report."""
-    equipped.write_env_file(OPENAI_API_KEY=KEYS["OPENAI_API_KEY"])
-    started = suite(equipped, PREFLIGHT_APP="server.app:create_app")
+    started = suite(equipped, PREFLIGHT_MEMORY="900 TiB")
     assert started.process.returncode == 1
     assert equipped.report()["status"] == "warnings"
     assert equipped.report()["may_start"] is True
@@ -133,8 +131,7 @@ def test_wrong_usage(place: Place, options: list[str], message: str) -> None:
 
 def test_skipped_critical(project: Place) -> None:
     """A skipped critical, green for pytest, fails the run here."""
-    project.write_requirement(
-        "lazy",
+    project.write_suite(
         'import pytest\n@pytest.mark.critical("Lazy")\ndef test_lazy():\n    "Holds."\n    pytest.skip("not today")\n',
     )
     started = suite(project, "--demo")
@@ -146,13 +143,12 @@ def test_skipped_critical(project: Place) -> None:
 def test_two_severities(project: Place) -> None:
     """A requirement that breaks the contract is a usage error that names it, and the report is never a good one."""
     project.plant_report()
-    project.write_requirement(
-        "two",
+    project.write_suite(
         'import pytest\n@pytest.mark.critical("A")\n@pytest.mark.warning("A")\ndef test_two():\n    "Holds."\n',
     )
     started = suite(project, "--demo")
     assert started.process.returncode == 4
-    assert "test_two.py::test_two: needs exactly one severity" in started.output
+    assert "test_suite.py::test_two: needs exactly one severity" in started.output
     assert not project.report_file.exists() or project.report()["run_id"] != "old"
 
 
@@ -184,29 +180,19 @@ def test_stubborn_listener(equipped: Place) -> None:
     assert equipped.check("Server Port")["outcome"] == "passed"
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A place with a live instance of ours."""
-    place = make_place(tmp_path_factory.mktemp("served") / "place")
-    instance = place.start("--demo").until_ready()
-    yield place
-    instance.stop()
-    place.close()
+def test_beside_a_live_instance(place: Place) -> None:
+    """Beside an instance of ours the port counts as served by it, and the instance lives on.
 
-
-def test_beside_a_live_instance(served: Place) -> None:
-    """Beside an instance of ours the port counts as served by it, and the instance lives on."""
-    instance = served.started[0]
-    started = suite(served, "--demo")
+    So it does by --check-only.
+    """
+    instance = place.serve().until_ready()
+    started = suite(place, "--demo")
     assert started.process.returncode == 0, started.output
-    assert f"served by our instance (PID {instance.pid})" in served.check("Server Port")["message"]
+    assert f"served by our instance (PID {instance.pid})" in place.check("Server Port")["message"]
     assert instance.process.poll() is None
-    assert json.loads(get(f"{served.url}/health")[1])["status"] == "healthy"
-
-
-def test_check_only_beside_a_live_instance(served: Place) -> None:
-    """--check-only beside an instance of ours passes, too."""
-    started = served.run("--check-only", "--demo", "--app", "small:app")
+    assert json.loads(get(f"{place.url}/health")[1])["status"] == "healthy"
+    started = place.run("--check-only", "--demo", "--app", "small:app")
     assert started.process.returncode == 0, started.output
     assert "served by our instance" in started.stdout
-    assert served.started[0].process.poll() is None
+    assert instance.process.poll() is None
+    assert instance.stop() == 0

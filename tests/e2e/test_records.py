@@ -134,25 +134,6 @@ def test_free_port_records_its_signals(place: Place) -> None:
     )
 
 
-def test_what_the_application_reports(place: Place) -> None:
-    """A failed login: one line in the log and on standard error, with the peer, redacted."""
-    place.write_module("reporting", REPORTING)
-    place.write_env_file(**KEYS)
-    started = place.start("--demo", "--app", "reporting:app", "--log-file", str(log_of(place)), LEAK=KEY, A_KEY=KEY)
-    started.until_ready()
-    worker = child(started, "preflight.worker")
-    for _ in range(3):
-        assert get(f"{place.url}/login")[0] == 200
-    until(lambda: log_of(place).read_text().count("login_failed") == 3, "the log has them")
-    assert started.stop() == 0
-    found = re.findall(
-        r"audit login_failed uid=(\d+) pid=(\d+) peer=127\.0\.0\.1:\d+ path=/login said=(\S+)\n",
-        log_of(place).read_text(),
-    )
-    assert found == [(str(os.getuid()), str(worker), '"[redacted]"')] * 3
-    assert started.stderr.count("audit login_failed") == 3
-
-
 def test_application_without_launcher(place: Place) -> None:
     """Under plain uvicorn the audit goes to Python's logging, and to the log file where there is one."""
     environ = {"PREFLIGHT_DEMO": "1", "PREFLIGHT_PYTHON": ">=99", "PREFLIGHT_LOG_FILE": str(log_of(place))}
@@ -214,10 +195,10 @@ STAYING = """
 @pytest.mark.parametrize(
     "options,environ,exit_code,why",
     [
-        (["--wait", "1"], {"PREFLIGHT_PYTHON": ">=99"}, 1, "Python Version"),
+        (["--app", "small:app", "--wait", "1"], {"PREFLIGHT_PYTHON": ">=99"}, 1, "Python Version"),
         (["--demo", "--no-supervise", "--app", "falling:app"], {}, 4, "The worker ended: exit code 9"),
         (["--demo", "--log-file", "/dev/null/log"], {}, 2, "the log file cannot be used"),
-        (["--demo", "--ignore", "Server Port"], {}, 2, "this requirement cannot be ignored"),
+        (["--demo", "--app", "small:app", "--ignore", "Server Port"], {}, 2, "this requirement cannot be ignored"),
     ],
 )
 def test_every_refused_start(
@@ -282,7 +263,7 @@ def test_last_words(place: Place) -> None:
 def test_strangers_cannot_wash_the_audit_away(place: Place) -> None:
     """A flood of wrong tokens is some lines; what was refused at once was refused with its connection."""
     token = "canary-Zq7vXw2LmN8pRt4KdY6hJb3F"
-    started = place.start("--demo", PREFLIGHT_TOKEN=token).until_ready()
+    started = place.serve(PREFLIGHT_TOKEN=token).until_ready()
     statuses: Counter[int | str] = Counter()
     enough = threading.Event()
 
@@ -305,7 +286,7 @@ def test_strangers_cannot_wash_the_audit_away(place: Place) -> None:
     with urlopen(right, timeout=PATIENCE) as answer:
         assert answer.status == 200
     assert time.monotonic() - begun < 2, "a right token does not wait"
-    until(lambda: statuses[429] > 500, "many were told off")
+    until(lambda: statuses[429] > 200, "many were told off")
     enough.set()
     started.process.terminate()  # nobody waits for the server's end either
     for one in guessers:
@@ -323,16 +304,25 @@ def test_strangers_cannot_wash_the_audit_away(place: Place) -> None:
 
 
 def test_log_file(place: Place) -> None:
-    """Banner, output of the worker and audit, each line with its time and its process, without colours or secrets."""
+    """Banner, output of the worker and audit, each line with its time and its process, without colours or secrets.
+
+    What the application reports, a failed login, is a line in the log and on standard error, with the peer.
+    """
     place.write_module("reporting", REPORTING)
     started = place.start(
         "--demo", "--app", "reporting:app", "--log-file", str(log_of(place)), LEAK=KEY, A_KEY=KEY, FORCE_COLOR="1"
     ).until_ready()
     worker = child(started, "preflight.worker")
     assert get(f"{place.url}/x")[0] == 200
+    for _ in range(3):
+        assert get(f"{place.url}/login")[0] == 200
     until(lambda: "visited /x" in log_of(place).read_text(), "the log has it")
+    until(lambda: log_of(place).read_text().count("login_failed") == 3, "the log has them")
     assert started.stop(signal.SIGINT) == 0
     text = log_of(place).read_text()
+    logins = re.findall(r"audit login_failed uid=(\d+) pid=(\d+) peer=127\.0\.0\.1:\d+ path=/login said=(\S+)\n", text)
+    assert logins == [(str(os.getuid()), str(worker), '"[redacted]"')] * 3
+    assert started.stderr.count("audit login_failed") == 3
     for line in text.splitlines():
         assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (?:launcher\[\d+\]|worker\[\d+\]|audit \w+) ", line), (
             line
@@ -427,7 +417,7 @@ def test_bundle_is_exclusive(place: Place) -> None:
 def test_corrupt_report_of_an_earlier_run(place: Place) -> None:
     """It is set aside and said by the next start, and again where one comes while it serves."""
     place.report_file.write_text('{"preflight": {"status": "passed", "may_st')
-    started = place.start("--demo").until_ready()
+    started = place.serve().until_ready()
     assert "The report of an earlier run was not used: " in started.stdout
     assert "it was renamed to report.json.corrupt-1" in started.stdout
     place.report_file.write_text("garbage")
@@ -436,7 +426,7 @@ def test_corrupt_report_of_an_earlier_run(place: Place) -> None:
         assert "report.json.corrupt-2" in body["problem"]
         assert body["status"] == "passed"
     assert get(f"{place.url}/health")[0] == 200
-    assert place.run("--check-only", "--demo").process.returncode == 0
+    assert place.run("--check-only", "--demo", "--app", "small:app").process.returncode == 0
     assert "problem" not in json.loads(get(f"{place.url}/diagnostics")[1])
     assert started.stop() == 0
 
@@ -485,32 +475,27 @@ def test_everything_in_the_state_folder_is_closed(place: Place) -> None:
     assert place.check("State Folder Mode")["outcome"] == "passed"
 
 
-@pytest.mark.parametrize("name", ["told", "history", "runtime"])
-def test_a_folder_of_the_state_folder_is_open(place: Place, name: str) -> None:
-    """Where other things are kept beside it, its mode is left alone and said; the fix mends it."""
-    (place.state / "thesis.tex").touch()
-    (place.state / name).mkdir(exist_ok=True)
-    (place.state / name).chmod(0o755)
-    assert place.run("--check-only", "--demo", "--app", "small:app").process.returncode == 0
-    check = place.check("State Folder Mode")
-    assert check["outcome"] == "failed"
-    assert f"{place.state / name} has mode 0755" in check["message"]
-    subprocess.run(check["fix"], shell=True, check=True)
-    place.run("--check-only", "--demo", "--app", "small:app")
-    assert place.check("State Folder Mode")["outcome"] == "passed"
-
-
 def test_state_folder_that_is_used_for_other_things(place: Place) -> None:
-    """It is left as it is, and a warning says what to do; nothing is blocked for it."""
-    place.state.chmod(0o755)
+    """It is left as it is, and so are the folders in it: a warning says what to do, and nothing is blocked for it."""
+    check_only = ("--check-only", "--demo", "--app", "small:app")
     (place.state / "thesis.tex").touch()
-    assert place.run("--check-only", "--demo", "--app", "small:app").process.returncode == 0
+    place.state.chmod(0o755)
+    assert place.run(*check_only).process.returncode == 0
     check = place.check("State Folder Mode")
     assert check["outcome"] == "failed"
     assert f"{place.state} has mode 0755" in check["message"]
     assert check["fix"] == f"chmod 700 {place.state}"
-    place.state.chmod(0o700)
-    place.run("--check-only", "--demo", "--app", "small:app")
+    subprocess.run(check["fix"], shell=True, check=True)
+    folders = [place.state / name for name in ("told", "history", "runtime")]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+    assert place.run(*check_only).process.returncode == 0
+    check = place.check("State Folder Mode")
+    assert check["outcome"] == "failed"
+    assert [folder for folder in folders if f"{folder} has mode 0755" not in check["message"]] == []
+    subprocess.run(check["fix"], shell=True, check=True)
+    place.run(*check_only)
     assert place.check("State Folder Mode")["outcome"] == "passed"
 
 
