@@ -25,6 +25,13 @@ def test_own(details):
     details.summary = shop.__file__
 '''
 NAMED = '[tool.preflight]\napp = "shop:app"\n'
+# Prints which application is meant, and where that was found.
+PRINTS = (
+    "import sys\nfrom preflight import project\nfrom preflight.settings import loading\n"
+    "options = {'app': sys.argv[2]} if '--app' in sys.argv else {}\n"
+    "chosen = loading.load(project.of_command(), options=options)\n"
+    "print(f'{chosen.app} ({chosen.place(\"app\")})', end='')\n"
+)
 WRITES = "import pathlib, os\npathlib.Path(os.environ['MARK']).write_text(str(os.getpid()))\n"
 
 
@@ -72,7 +79,7 @@ def test_an_id_is_a_name_for_settings(shop: Adopter) -> None:
     name = "preflight/requirements/test_python.py::test_python_version"
     shop.write("pyproject.toml", NAMED + 'python = ">=3.99"\n')
     assert shop.finding("Python Version", "--ignore", name)["outcome"] == "ignored"
-    plain = shop.pytest("--pyargs", "preflight.requirements", f"--preflight-ignore={name}")
+    plain = shop.pytest("--pyargs", "preflight.requirements.test_python", f"--preflight-ignore={name}")
     assert shop.check("Python Version")["outcome"] == "ignored", plain.output
 
 
@@ -181,13 +188,10 @@ def test_a_planted_pyproject_runs_nothing(adopter: Adopter, what: str) -> None:
     above = adopter.root.parent
     above.chmod({"folder": 0o777, "sticky": 0o1777}.get(what, 0o755))
     (above / "pyproject.toml").chmod(0o666 if what == "file" else 0o644)
-    adopter.write("shop.py", SMALL)
-    done = adopter.command("--check-only", "--app", "shop:app", "--port", str(adopter.port), environ=environ)
-    assert done.process.returncode == 0, done.output
-    assert not (adopter.folder / "mark").exists()
-    assert "evil" not in done.output
+    runs_nothing_above(adopter, environ, whole=what != "sticky")
     open_to_others = above / "pyproject.toml" if what == "file" else above
     note = f"{above / 'pyproject.toml'} is not used: {open_to_others} can be written by others"
+    done = adopter.command("--history", environ=environ)  # which reads the settings and imports nothing
     assert f"preflight: note: {note}" in done.stderr.splitlines()
 
 
@@ -197,10 +201,21 @@ def test_a_pyproject_of_another_user_runs_nothing(adopter: Adopter, what: str) -
     """Neither this user's nor root's, whatever its mode."""
     environ = planted(adopter)
     os.chown(adopter.root.parent / what, 7373, 7373)
+    runs_nothing_above(adopter, environ, whole=what == ".")
+
+
+def runs_nothing_above(adopter: Adopter, environ: dict[str, str], *, whole: bool) -> None:
+    """A check, or the settings alone, of the project below: nothing of the folder above is run, or mentioned."""
     adopter.write("shop.py", SMALL)
-    done = adopter.command("--check-only", "--app", "shop:app", "--port", str(adopter.port), environ=environ)
+    if whole:
+        done = adopter.command("--check-only", "--app", "shop:app", "--port", str(adopter.port), environ=environ)
+    else:
+        done = adopter.spawn(sys.executable, "-P", "-c", PRINTS, "--app", "shop:app", environ=environ)
+        done.wait()
+        assert done.stdout == "shop:app (option --app)"
     assert done.process.returncode == 0, done.output
     assert not (adopter.folder / "mark").exists()
+    assert "evil" not in done.output
 
 
 @pytest.mark.parametrize("what", [".", "pyproject.toml"])
@@ -252,8 +267,19 @@ FOUND = {
 
 
 @pytest.mark.parametrize("how", FOUND)
-def test_the_application_is_shown_with_its_source(adopter: Adopter, how: str) -> None:
+def test_the_application_is_found(adopter: Adopter, how: str) -> None:
     """Whoever has named it: the command, us, or a framework's own way to do so, in this order."""
+    files, options, environ, shown = FOUND[how]
+    for name, text in {"shop.py": SMALL, **files}.items():
+        adopter.write(name, text).chmod(0o600)
+    one = adopter.spawn(sys.executable, "-P", "-c", PRINTS, *options, environ=environ)
+    assert one.wait() == 0, one.output
+    assert one.stdout == shown
+
+
+@pytest.mark.parametrize("how", ["--app", "litestar in .env", "django, split settings"])
+def test_the_application_is_shown_with_its_source(adopter: Adopter, how: str) -> None:
+    """What the requirement says of it."""
     files, options, environ, shown = FOUND[how]
     for name, text in {"shop.py": SMALL, **files}.items():
         adopter.write(name, text).chmod(0o600)
@@ -261,34 +287,42 @@ def test_the_application_is_shown_with_its_source(adopter: Adopter, how: str) ->
     assert (found["outcome"], found["message"]) == ("passed", shown)
 
 
-def test_a_guess_that_is_wrong_is_shown_as_one(adopter: Adopter) -> None:
-    """The message of an application that was found, and does not import, says where."""
-    adopter.write("pyproject.toml", '[tool.fastapi]\nentrypoint = "gone:app"\n')
+def test_a_project_where_much_is_wrong(adopter: Adopter) -> None:
+    """A guess at the application is shown as one, with where it is from; and which versions are required is read."""
+    adopter.write(
+        "pyproject.toml",
+        '[tool.fastapi]\nentrypoint = "gone:app"\n[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.99"\n'
+        'dependencies = ["psutil==1.0"]\n',
+    )
     found = adopter.finding("Application")
     assert found["outcome"] == "failed"
     begins = "gone:app (pyproject.toml: [tool.fastapi] entrypoint) cannot be imported: ModuleNotFoundError"
     assert found["message"].startswith(begins)
     assert found["fix"].startswith(f"cd {adopter.root} && ")
+    found = adopter.check("Python Version")
+    assert found["outcome"] == "failed"
+    assert found["message"].startswith("requires Python >=3.99, found 3.")
+    assert adopter.check("Dependencies")["outcome"] == "failed"
+    assert adopter.finding("Python Version", PREFLIGHT_PYTHON=">=3.11")["outcome"] == "passed", "our own setting wins"
 
 
-def test_no_application(adopter: Adopter) -> None:
-    """Then the requirement says where one was looked for, and how to name it."""
+def test_an_empty_project(adopter: Adopter) -> None:
+    """What is missing is said, with how to name it; nobody asks for what nobody has declared or named."""
     found = adopter.finding("Application")
     assert found["outcome"] == "failed"
     assert found["message"].startswith("no application is named, and none was found in pyproject.toml")
     assert "--app" in found["fix"]
+    found = adopter.check("Dependencies")
+    assert found["outcome"] == "not_applicable"
+    assert found["message"].startswith("nothing declares dependencies: ")
+    found = adopter.check("Environment File")
+    assert (found["outcome"], found["message"]) == (
+        "not_applicable", f"not used: {adopter.root}/.env does not exist",
+    )  # fmt: skip
+    assert adopter.check("Environment File Permissions")["outcome"] == "not_applicable"
 
 
 # What it requires.
-
-
-def test_python(shop: Adopter) -> None:
-    """The versions of ``requires-python``; our own setting wins over it."""
-    shop.write("pyproject.toml", NAMED + '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.99"\n')
-    found = shop.finding("Python Version")
-    assert found["outcome"] == "failed"
-    assert found["message"].startswith("requires Python >=3.99, found 3.")
-    assert shop.finding("Python Version", PREFLIGHT_PYTHON=">=3.11")["outcome"] == "passed"
 
 
 def test_another_environment_serves_the_same(shop: Adopter) -> None:
@@ -364,43 +398,29 @@ def test_dependencies(shop: Adopter, how: str) -> None:
     file, text = DECLARED[how]
     shop.write("more.txt", "packaging\n")
     shop.write(file, text)
-    found = shop.finding("Dependencies")
+    one = shop.pytest("--pyargs", "preflight.requirements.test_dependencies")
+    assert one.process.returncode == 1, one.output
+    found = shop.check("Dependencies")
     assert found["outcome"] == "failed"
     assert re.fullmatch(r"psutil is [0-9.]+, but must be ==1\.0", found["message"])
 
 
-def test_dependencies_of_a_requirements_file_that_hold(shop: Adopter) -> None:
-    """The word says which file it was."""
+def test_env_file_and_requirements_that_hold(shop: Adopter) -> None:
+    """``.env`` beside pyproject.toml where there is one; and the word says which file declares the dependencies."""
     shop.write("requirements.txt", "-r more.txt\nrich\n")
     shop.write("more.txt", "packaging\n")
-    found = shop.finding("Dependencies")
-    assert (found["outcome"], found["message"]) == ("passed", "2 packages; of requirements.txt")
-
-
-def test_no_dependencies(shop: Adopter) -> None:
-    """Where nothing declares any, that is said, and blocks nothing."""
-    found = shop.finding("Dependencies")
-    assert found["outcome"] == "not_applicable"
-    assert found["message"].startswith("nothing declares dependencies: ")
-
-
-def test_env_file(shop: Adopter) -> None:
-    """``.env`` beside pyproject.toml where there is one; nobody asks for one that nobody has named."""
-    found = shop.finding("Environment File")
-    assert (found["outcome"], found["message"]) == (
-        "not_applicable", f"not used: {shop.root}/.env does not exist",
-    )  # fmt: skip
-    assert shop.check("Environment File Permissions")["outcome"] == "not_applicable"
     shop.write(".env", "COLOUR=green\n").chmod(0o600)
-    shop.write("preflight_suite/test_colour.py", OWN.replace("import shop", "import os").replace("shop.__file__", "''"))
     shop.write("shop.py", SMALL + "import os\nassert os.environ['COLOUR'] == 'green'\n")
     assert shop.finding("Environment File")["message"] == f"{shop.root}/.env, 1 variable"
     assert shop.check("Application")["outcome"] == "passed"
+    found = shop.check("Dependencies")
+    assert (found["outcome"], found["message"]) == ("passed", "2 packages; of requirements.txt")
     shop.write(".env", "no line\n")
-    assert shop.finding("Environment File")["outcome"] == "failed"
-    assert shop.finding("Environment File", PREFLIGHT_ENV_FILE="prod.env")["message"] == (
-        f"{shop.root}/prod.env does not exist"
-    )
+    only = ("--pyargs", "preflight.requirements.test_environment")
+    shop.pytest(*only)
+    assert shop.check("Environment File")["outcome"] == "failed"
+    shop.pytest(*only, environ={"PREFLIGHT_ENV_FILE": "prod.env"})
+    assert shop.check("Environment File")["message"] == f"{shop.root}/prod.env does not exist"
 
 
 def test_nothing_about_the_agent(shop: Adopter) -> None:
@@ -451,27 +471,43 @@ def test_a_suite_that_is_not_there(shop: Adopter, names: str, said: str) -> None
 CLASS = "\nclass TestIt:\n    def __init__(self): ...\n    def test_x(self): ...\n"
 LEAVES = "import pytest\npytest.skip('no', allow_module_level=True)\n"
 OTHER = OWN.replace('"Own"', '"Other"')
+
+
+def called(name: str) -> str:
+    """The requirement under another name."""
+    return OWN.replace('"Own"', f'"{name}"').replace("test_own", f"test_{name}")
+
+
+# While the files are imported, when what was collected is compared with them, and where there is nothing to compare.
 LOST = {
-    "another name": ("checks.py", OWN, "preflight_suite/checks.py, whose name is not that of a file of requirements"),
-    "a class": ("test_a.py", OWN + CLASS, "preflight_suite/test_a.py::TestIt.test_x: not collected"),
-    "twice": ("test_a.py", OWN + OTHER, "test_own, replaced by another test of the same name"),
-    "a tuple": ("test_a.py", OWN + "    assert (False, 'no')\n", "preflight_suite/test_a.py:9: asserts a tuple"),
-    "an import": ("test_a.py", "import nowhere\n", "preflight_suite/test_a.py: cannot be collected"),
-    "a conftest": ("conftest.py", "collect_ignore_glob = ['*']\n", "not collected"),
-    "a skip": ("test_a.py", LEAVES, "left out as a whole"),
+    "imports": {
+        "test_a.py": ("import nowhere\n", "preflight_suite/test_a.py: cannot be collected"),
+        "test_b.py": (LEAVES, "preflight_suite/test_b.py: left out as a whole"),
+    },
+    "comparison": {
+        "checks.py": (
+            called("checks"),
+            "preflight_suite/checks.py, whose name is not that of a file of requirements",
+        ),
+        "test_a.py": (called("a") + CLASS, "preflight_suite/test_a.py::TestIt.test_x: not collected"),
+        "test_b.py": (OWN + OTHER, "preflight_suite/test_b.py::test_own, replaced by another test of the same name"),
+        "test_c.py": (called("c") + "    assert (False, 'no')\n", "preflight_suite/test_c.py:9: asserts a tuple"),
+    },
+    "conftest": {"conftest.py": ("collect_ignore_glob = ['*']\n", "not collected")},
 }
 
 
-@pytest.mark.parametrize("how", LOST)
-def test_the_projects_own_requirements_are_held_to_the_same(shop: Adopter, how: str) -> None:
+@pytest.mark.parametrize("when", LOST)
+def test_the_projects_own_requirements_are_held_to_the_same(shop: Adopter, when: str) -> None:
     """What was not asked, or cannot fail, breaks the run: nothing starts."""
-    file, source, said = LOST[how]
-    shop.write("preflight_suite/test_project.py", OWN.replace('"Own"', '"Sound"').replace("test_own", "test_sound"))
-    shop.write(f"preflight_suite/{file}", source)
+    shop.write("preflight_suite/test_project.py", called("sound"))
+    for file, (source, _said) in LOST[when].items():
+        shop.write(f"preflight_suite/{file}", source)
     done = shop.command("--port", str(shop.port))
     assert done.process.returncode == 3, done.output
     assert BROKE in done.stdout
-    assert said in done.stdout
+    shown = " ".join(done.stdout.split())
+    assert {file: said for file, (_source, said) in LOST[when].items() if said not in shown} == {}, done.stdout
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -42,7 +41,7 @@ def said(text: str) -> str:
     return re.sub(r"in [0-9.]+s|available fixtures: .*", "", "\n".join(lines))
 
 
-@pytest.mark.parametrize("options", [(), ("-v", "-rA"), ("--collect-only",), ("-k", "own")], ids=str)
+@pytest.mark.parametrize("options", [("-v", "-rA"), ("--collect-only", "-k", "own")], ids=str)
 def test_an_unrelated_project_is_as_before(adopter: Adopter, options: tuple[str, ...]) -> None:
     """Same output, same exit code; of ours nothing is imported but the plugin, and no fixture of ours is there."""
     for name, text in UNRELATED.items():
@@ -114,7 +113,7 @@ def test_processes_of_xdist(shop: Adopter) -> None:
 
 def test_a_suite_and_tests_at_once(shop: Adopter) -> None:
     """That is refused, however the suite is named."""
-    for arguments in (("test_it.py", "preflight_suite"), ("test_it.py", *NAMED), (str(Path("test_it.py")), *NAMED[:2])):
+    for arguments in (("test_it.py", "preflight_suite"), ("test_it.py", *NAMED[:2])):
         done = shop.pytest(*arguments)
         assert done.process.returncode == 4, done.output
         assert "run the preflight suite and the project's other tests separately" in done.output

@@ -13,7 +13,7 @@ stop = threading.Event()
 
 def make_loggers():
     number = 0
-    while not stop.is_set() and number < 300_000:
+    while not stop.is_set() and number < 60_000:
         number += 1
         logging.getLogger(f"logger{number}")
 
