@@ -122,11 +122,6 @@ FAILING = {
         "OSError: libz.so.1: cannot open shared object",
     ),
     "exits": ("raise SystemExit(3)", "SystemExit: 3"),
-    "ends": ("import os; os._exit(5)", "its import ended the process (exit code 5)"),
-    "crashes": (
-        "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
-        "its import ended the process (exit code -11)",
-    ),
     "empty": (None, "ModuleNotFoundError: No module named 'empty'"),
 }
 
@@ -142,6 +137,18 @@ def test_imports_that_fail(shelf: Shelf) -> None:
     assert said.keys() == FAILING.keys()
     assert {name: said[name] for name, (_source, why) in FAILING.items() if not said[name].startswith(why)} == {}
     assert "install" in found["fix"]
+    assert run.process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "source, code", [("import os; os._exit(5)", 5), ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", -11)]
+)
+def test_an_import_that_ends_the_process(source: str, code: int, shelf: Shelf) -> None:
+    """It is named, and none of the others is."""
+    shelf.put("fine").put("ends", "1.0", source)
+    run, found = shelf.declare('dependencies = ["ends", "fine"]').ask()
+    said = f"ends cannot be imported: its import ended the process (exit code {code})"
+    assert (found["outcome"], found["message"]) == ("failed", said)
     assert run.process.returncode == 1
 
 

@@ -133,7 +133,8 @@ def test_given_up(place: Place, receiver: Receiver) -> None:
 
 def test_a_rerun(project: Place, receiver: Receiver) -> None:
     """What a re-run beside the live server finds is told, once: a flip, and not that it is still so."""
-    project.write_suite(TOLD)
+    project.write_suite((project.root / "preflight" / "requirements" / "test_port.py").read_text())
+    project.write_requirement("told", TOLD)
     project.environ["PREFLIGHT_NOTIFY"] = receiver.url()
     fail = project.folder / "home" / "fail"
     started = project.serve("--supervise", PREFLIGHT_RESTART_BACKOFF="10ms").until_ready()
