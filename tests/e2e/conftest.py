@@ -14,6 +14,7 @@ from tests import sharing
 from tests.e2e.doubles import Providers
 from tests.e2e.installing import Adopter, adopt, install
 from tests.e2e.place import ROOT, Place, equip, make_place
+from tests.e2e.suites import QUICK
 
 
 @pytest.fixture
@@ -61,6 +62,13 @@ def project(tmp_path: Path, compiled_tree: Path) -> Iterator[Place]:
     place = make_place(tmp_path / "place", tmp_path / "project")
     yield place
     place.close()
+
+
+@pytest.fixture
+def quick(project: Place) -> Place:
+    """A copy of the tree whose suite takes no time."""
+    project.write_suite(QUICK)
+    return project
 
 
 @pytest.fixture

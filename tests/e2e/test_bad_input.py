@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.place import KEYS, Place, Started
+from preflight.command import options
+from preflight.settings import loading
+from preflight.settings.fields import SettingsError
+from tests.e2e.place import KEYS, ROOT, Place, Started
 from tests.privileges import WITHOUT, unprivileged
 
 pytestmark = pytest.mark.usefixtures("unmeasured")
@@ -29,17 +32,31 @@ def one_line(started: Started) -> str:
     return lines[0].removeprefix("run.py: error: ")
 
 
-@pytest.mark.parametrize("port", ["0", "70000", "abc", "-1", "", "8002.5", "٣", "1e4"])
-def test_port(place: Place, port: str) -> None:
+def told(capsys: pytest.CaptureFixture[str], *arguments: str, root: Path = ROOT, **environ: str) -> str:
+    """What the command's options and settings say of this; the tests below start the command itself as well."""
+    try:
+        loading.load(root, environ=environ, options=options.parse(arguments).settings)
+    except SettingsError as error:
+        return str(error)
+    except SystemExit as ended:
+        assert ended.code == 2
+        return capsys.readouterr().err.removeprefix("run.py: error: ").rstrip("\n")
+    return "nothing"
+
+
+def test_port(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """A port that is none names the option and the range."""
-    started = place.spawn(sys.executable, "run.py", f"--port={port}")
+    said = "--port must be a whole number from 1 to 65535"
+    ports = ["0", "70000", "abc", "-1", "", "8002.5", "٣", "1e4"]
+    assert {port: told(capsys, f"--port={port}") for port in ports} == dict.fromkeys(ports, said)
+    started = place.spawn(sys.executable, "run.py", "--port=70000")
     started.wait()
-    assert one_line(started) == "--port must be a whole number from 1 to 65535"
+    assert one_line(started) == said
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
+def test_options(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown option or a wrong value names it."""
+    for arguments, message in (
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--check"], "unrecognized arguments: --check"),
         (["surplus"], "unrecognized arguments: surplus"),
@@ -48,57 +65,52 @@ def test_port(place: Place, port: str) -> None:
         (["--app", "nonsense"], "--app must be MODULE:ATTRIBUTE"),
         (["--host", "a b"], "--host must be a host name or an IP address"),
         (["--host", ""], "--host must be a string that is not empty"),
-    ],
-)
-def test_options(place: Place, arguments: list[str], message: str) -> None:
-    """An unknown option or a wrong value names it."""
-    started = place.run(*arguments)
-    assert message in one_line(started)
+    ):
+        assert message in told(capsys, *arguments)
+    assert "unrecognized arguments: --nonsense" in one_line(place.run("--nonsense"))
+    assert "--host must be a string that is not empty" in one_line(place.run("--host", ""))
 
 
-@pytest.mark.parametrize(
-    "variable, value, message",
-    [
+def test_variables(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """A variable that is unknown or wrong is named, with the nearest known one."""
+    for variable, value, message in (
         ("PREFLIGHT_PORT", "abc", "must be a whole number from 1 to 65535"),
         ("PREFLIGHT_PYTHON", "three", "must be a version specifier"),
         ("PREFLIGHT_PROBE_TIMEOUT", "soon", "must be a time from 0.1 to 60 seconds"),
         ("PREFLIGHT_DEMO", "perhaps", "must be true or false"),
         ("PREFLIGHT_PORT_CLEANUP", "all", "must be one of user, own, never"),
         ("PREFLIGHT_PROT", "1", "no such setting; did you mean 'PREFLIGHT_PORT'?"),
-    ],
-)
-def test_variables(place: Place, variable: str, value: str, message: str) -> None:
-    """A variable that is unknown or wrong is named, with the nearest known one."""
+    ):
+        line = told(capsys, **{variable: value})
+        assert variable in line
+        assert message in line
     place.environ[variable] = value
     started = place.spawn(sys.executable, "run.py")
     started.wait()
-    line = one_line(started)
-    assert variable in line
-    assert message in line
+    assert one_line(started) == line
 
 
-@pytest.mark.parametrize(
-    "line, message",
-    [
-        ("prot = 1", "unknown setting 'prot' in [tool.preflight]; did you mean 'port'?"),
+def test_settings_table(project: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown key or a wrong type in pyproject.toml names file, line and key."""
+    file = project.root / "pyproject.toml"
+    before, ours, after = file.read_text().partition("[tool.preflight]\n")
+    table, _, rest = after.partition("\n[")
+    number = (before + ours).count("\n") + 1
+    for line, message in (
         ('port = "many"', "port must be a whole number from 1 to 65535"),
         ("port = true", "port must be a whole number from 1 to 65535"),
         ("python = 3.13", "python must be a version specifier"),
         ("ignore = [1]", "ignore must be a list of strings"),
         ("skip = true", "skip can be set in the environment only: PREFLIGHT_SKIP"),
-    ],
-)
-def test_settings_table(project: Place, line: str, message: str) -> None:
-    """An unknown key or a wrong type in pyproject.toml names file, line and key."""
-    file = project.root / "pyproject.toml"
-    before, ours, after = file.read_text().partition("[tool.preflight]\n")
-    table, _, rest = after.partition("\n[")
-    kept = [old for old in table.splitlines() if not old.startswith(f"{line.split(' ')[0]} =")]
-    file.write_text("\n".join([before + ours + line, *kept, f"\n[{rest}"]))
-    number = (before + ours).count("\n") + 1
+        ("prot = 1", "unknown setting 'prot' in [tool.preflight]; did you mean 'port'?"),
+    ):
+        kept = [old for old in table.splitlines() if not old.startswith(f"{line.split(' ')[0]} =")]
+        file.write_text("\n".join([before + ours + line, *kept, f"\n[{rest}"]))
+        said = told(capsys, root=project.root)
+        assert said.startswith(f"pyproject.toml:{number}: {message}")
     started = project.spawn(sys.executable, "run.py")
     started.wait()
-    assert one_line(started).startswith(f"pyproject.toml:{number}: {message}")
+    assert one_line(started) == said
 
 
 def test_settings_file_that_is_no_toml(project: Place) -> None:
@@ -118,6 +130,12 @@ def test_settings_in_the_env_file(place: Place) -> None:
 
 
 # What is a failed requirement.
+
+
+def about(project: Place, name: str) -> Place:
+    """A project whose suite has those of our requirements that are in this file, and no others."""
+    project.write_suite((project.root / "preflight" / "requirements" / f"test_{name}.py").read_text())
+    return project
 
 
 def folder(file: Path) -> None:
@@ -164,20 +182,22 @@ def prose(file: Path) -> None:
         (prose, ":4: this line "),
     ],
 )
-def test_env_file(place: Place, spoil: Callable[[Path], None], message: str) -> None:
+def test_env_file(project: Place, spoil: Callable[[Path], None], message: str) -> None:
     """An env file that is no such thing is a failed requirement that says what it is, and never what is in it."""
+    place = about(project, "environment")
     place.write_env_file(**KEYS)
     spoil(place.env_file)
     place.before = WITHOUT if spoil is unreadable else []
-    started = place.run(*CHECK, PREFLIGHT_PYTHON=">=3.11")
+    started = place.run(*CHECK)
     assert started.process.returncode == 1
     assert place.check("Environment File")["message"].startswith(f"{place.env_file}{message}")
     assert "Traceback" not in started.output
     assert "it is secret" not in started.output + place.report_file.read_text()
 
 
-def test_state_folder_that_cannot_be_made(place: Place) -> None:
+def test_state_folder_that_cannot_be_made(project: Place) -> None:
     """A state folder that cannot be made is a failed requirement, with the report on the terminal alone."""
+    place = about(project, "state")
     started = place.run(*CHECK, "--demo", PREFLIGHT_STATE_DIR="/proc/no/such/place")
     assert started.process.returncode == 1
     assert "/proc/no/such/place cannot be made: " in " ".join(started.stdout.split())
@@ -185,8 +205,9 @@ def test_state_folder_that_cannot_be_made(place: Place) -> None:
 
 
 @unprivileged
-def test_state_folder_that_is_read_only(place: Place) -> None:
+def test_state_folder_that_is_read_only(project: Place) -> None:
     """A state folder that cannot be written is a failed requirement."""
+    place = about(project, "state")
     place.state.chmod(0o500)
     place.before = WITHOUT
     started = place.run(*CHECK, "--demo")
@@ -194,8 +215,9 @@ def test_state_folder_that_is_read_only(place: Place) -> None:
     assert "cannot be written: Permission denied" in " ".join(started.stdout.split())
 
 
-def test_state_folder_that_is_a_file(place: Place) -> None:
+def test_state_folder_that_is_a_file(project: Place) -> None:
     """A file in the place of the state folder is a failed requirement."""
+    place = about(project, "state")
     shutil.rmtree(place.state)
     place.state.write_text("")
     started = place.run(*CHECK, "--demo")
@@ -211,8 +233,9 @@ def test_state_folder_that_is_a_file(place: Place) -> None:
         ("small:__name__", "small:__name__ is not an ASGI application: it cannot be called"),
     ],
 )
-def test_application(place: Place, name: str, message: str) -> None:
+def test_application(project: Place, name: str, message: str) -> None:
     """--app that does not import, or is no application, is a failed requirement with the reason."""
+    place = about(project, "application")
     started = place.run("--check-only", "--demo", "--app", name)
     assert started.process.returncode == 1
     assert message in place.check("Application")["message"]
@@ -231,26 +254,26 @@ def test_init(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "options, exit_code",
+    "command, exit_code",
     [("--port-status", 141), ("--check-only --demo", 0), ("--check-only --demo --format json", 141)],
 )
-def test_whoever_reads_the_output_has_gone(place: Place, options: str, exit_code: int) -> None:
+def test_whoever_reads_the_output_has_gone(quick: Place, command: str, exit_code: int) -> None:
     """It ends quietly, and with the exit code of SIGPIPE where the output was all that was asked for."""
+    place = quick
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "run.py", "--port", str(place.port), *options.split()]
-    done = subprocess.run(
-        command, cwd=place.root, env=place.environ, stdout=writer, stderr=subprocess.PIPE, check=False
-    )
+    words = [sys.executable, "run.py", "--port", str(place.port), "--app", "small:app", *command.split()]
+    done = subprocess.run(words, cwd=place.root, env=place.environ, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert done.returncode == exit_code
     assert b"Traceback" not in done.stderr
     assert b"Exception ignored" not in done.stderr
 
 
-def test_no_output_at_all(place: Place) -> None:
+def test_no_output_at_all(quick: Place) -> None:
     """Closed standard output is no reason to fail."""
-    command = f"exec {sys.executable} run.py --check-only --demo --port {place.port} >&-"
+    place = quick
+    command = f"exec {sys.executable} run.py --check-only --demo --app small:app --port {place.port} >&-"
     done = subprocess.run(["sh", "-c", command], cwd=place.root, env=place.environ, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr

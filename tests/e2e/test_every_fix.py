@@ -9,6 +9,7 @@ import base64
 import hashlib
 import importlib.metadata
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -27,14 +28,22 @@ from tests.waiting import until
 SITE = Path(sysconfig.get_path("purelib"))
 
 
-def paste(place: Place, fix: str, then: str = "") -> Started:
-    """The fix in a shell in the home folder, and what is typed after it in the same shell."""
+def is_a_command(fix: str) -> None:
     pasting.check(fix)
     assert pasting.is_command(fix), fix
-    elsewhere = place.folder / "home"
-    one = place.spawn("bash", "-c", f"{fix}\n{then}", cwd=elsewhere)
+
+
+def in_a_shell(place: Place, commands: str) -> Started:
+    """What is typed into a shell in the home folder."""
+    one = place.spawn("bash", "-c", commands, cwd=place.folder / "home")
     one.wait()
     return one
+
+
+def paste(place: Place, fix: str) -> Started:
+    """The fix in a shell."""
+    is_a_command(fix)
+    return in_a_shell(place, fix)
 
 
 def printed_fix(started: Started, what: str) -> str:
@@ -95,6 +104,7 @@ def checkout(project: Place, index: tuple[Path, dict[str, str]]) -> Place:
         text = re.sub(entry, rf"\1--hash=sha256:{digest}\n", text, flags=re.MULTILINE)
     lock.write_text(text)
     project.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index[0]), "PIP_ROOT_USER_ACTION": "ignore"}
+    project.environ["PREFLIGHT_APP"] = "small:app"  # the packages are those that the agent needs
     return project
 
 
@@ -131,10 +141,10 @@ def test_missing_packages(checkout: Place) -> None:
 def test_a_broken_package(checkout: Place) -> None:
     """One that is installed and does not import is replaced: pip alone would take it for satisfied."""
     python = without(checkout, "python-dotenv")
-    done = checkout.spawn(python, "-m", "pip", "install", "python-dotenv")
-    assert done.wait() == 0, done.output
-    (package,) = (checkout.root / ".venv").glob("lib/python3*/site-packages/dotenv")
-    (package / "parser.py").write_text("")
+    (site,) = (checkout.root / ".venv").glob("lib/python3*/site-packages")
+    for folder in ("dotenv", f"python_dotenv-{importlib.metadata.version('python-dotenv')}.dist-info"):
+        shutil.copytree(SITE / folder, site / folder)
+    (site / "dotenv" / "parser.py").write_text("")
     checkout.write_env_file(OPENAI_API_KEY="sk-something")
     started = check(checkout, python, "--offline")
     assert "Dependencies: cannot be imported" in started.stdout
@@ -235,8 +245,13 @@ def short_token(place: Place) -> None:
     place.environ |= {"PREFLIGHT_HOST": "0.0.0.0", "PREFLIGHT_TOKEN": "short-1"}
 
 
+def add_to_env_file(place: Place, line: str) -> None:
+    with place.env_file.open("a") as file:
+        file.write(f"{line}\n")
+
+
 def short_token_before_another(place: Place) -> None:
-    place.write_env_file(**KEYS, PREFLIGHT_TOKEN="0123456789abcdef-3f9a1c77e2")
+    add_to_env_file(place, "PREFLIGHT_TOKEN=0123456789abcdef-3f9a1c77e2")
     short_token(place)
 
 
@@ -245,7 +260,7 @@ def empty_key(place: Place) -> None:
 
 
 def wrong_authority(place: Place) -> None:
-    place.write_env_file(**KEYS, SSL_CERT_FILE=certifi.where())
+    add_to_env_file(place, f"SSL_CERT_FILE={certifi.where()}")
     place.environ["SSL_CERT_FILE"] = "/nowhere/ca.pem"
 
 
@@ -259,18 +274,32 @@ CASES = {
     "mode of the env file": ("Environment File Permissions", open_env_file),
     "exposure": ("Exposure", exposed),
 }
+"""What does not hold, and how it is brought about."""
+TOGETHER = [
+    ("exposure", "mode of the env file", "empty key that hides another"),
+    ("token of the environment", "env file"),
+    ("token that hides another", "authority that hides another"),
+    ("no home folder",),
+]
+"""Cases that do not concern each other."""
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_requirement(place: Place, case: str) -> None:
-    """It does not hold, the fix is pasted, and then it does, for what is typed in that shell."""
-    title, break_it = CASES[case]
-    break_it(place)
-    place.run("--check-only")
-    before = place.check(title)
-    assert before["outcome"] == "failed", before
-    done = paste(place, before["fix"], f"cd {place.root}; {sys.executable} run.py --check-only --port {place.port}")
-    assert place.check(title)["outcome"] == "passed", done.output
+@pytest.mark.parametrize("cases", TOGETHER, ids=" and ".join)
+def test_requirements(place: Place, cases: tuple[str, ...]) -> None:
+    """They do not hold, their fixes are pasted, and then they do, for what is typed in that shell."""
+    for case in cases:
+        CASES[case][1](place)
+    offline = [] if "authority that hides another" in cases else ["--offline"]
+    place.run("--check-only", *offline)
+    found = {CASES[case][0]: place.check(CASES[case][0]) for case in cases}
+    assert {title: before["outcome"] for title, before in found.items()} == dict.fromkeys(found, "failed")
+    for before in found.values():
+        is_a_command(before["fix"])
+    fixes = "\n".join(before["fix"] for before in found.values())
+    again = " ".join(["run.py", "--check-only", "--port", str(place.port), *offline])
+    done = in_a_shell(place, f"{fixes}\ncd {place.root}; {sys.executable} {again}")
+    after = {title: place.check(title)["outcome"] for title in found}
+    assert after == dict.fromkeys(found, "passed"), done.output
 
 
 APPLICATIONS = {
@@ -292,6 +321,7 @@ APPLICATIONS = {
 def test_application(place: Place, case: str) -> None:
     """It fails in the way that was found, and ends well once that is mended."""
     source, name, said = APPLICATIONS[case]
+    place.write_suite((place.root / "preflight" / "requirements" / "test_application.py").read_text())
     place.write_env_file(**KEYS, FROM_FILE="it")
     if source is not None:
         place.write_module("guarded", source)
@@ -309,11 +339,12 @@ def test_application(place: Place, case: str) -> None:
 def test_port(place: Place) -> None:
     """What holds the port and is left alone is ended by the fix, and the port can be had."""
     holder = place.listener()
-    place.run("--check-only", "--no-cleanup")
+    check = ("--check-only", "--no-cleanup", "--demo", "--app", "small:app")
+    place.run(*check)
     fix = place.check("Server Port")["fix"]
     paste(place, fix)
     until(lambda: holder.process.poll() is not None, "the holder has ended")
-    place.run("--check-only", "--no-cleanup")
+    place.run(*check)
     assert place.check("Server Port")["outcome"] == "passed"
 
 

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.chatting import client, kill_worker
+from tests.e2e.chatting import client
 from tests.e2e.doubles import LISTENER
 from tests.e2e.place import BLOCKED, Place, Started, get
+from tests.e2e.processes import worker_below
 from tests.waiting import PATIENCE, until
 
+SMALL = ("--app", "small:app")
+"""For commands that are not about the agent: its libraries take most of their time."""
 UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
 
 
@@ -91,7 +94,7 @@ def disk(mounts: None, place: Place) -> Disk:
 def test_full_disk_at_the_start(disk: Disk) -> None:
     """Without room for a byte the state folder is what blocks, and nothing is left on the disk."""
     disk.fill()
-    started = disk.run()
+    started = disk.run(*SMALL)
     assert started.process.returncode == 1, started.output
     assert BLOCKED in started.output
     assert f"{disk.place.state} cannot be written and locked: No space left on device" in started.output
@@ -104,11 +107,11 @@ def test_full_disk_at_the_start(disk: Disk) -> None:
 
 def test_no_room_for_the_report(disk: Disk) -> None:
     """With room for a byte and none for the report: a clear message, nothing started, the last report untouched."""
-    assert disk.run("--check-only").process.returncode == 0
+    assert disk.run("--check-only", *SMALL).process.returncode == 0
     before = (disk.folder / "report.json").read_text()
     disk.fill(leave=4096)
     for options in ((), ("--check-only",)):
-        started = disk.run(*options)
+        started = disk.run(*options, *SMALL)
         assert started.process.returncode == 3, started.output
         assert "THE REPORT CANNOT BE WRITTEN: nothing was started" in started.output
         assert f"{disk.place.report_file}: No space left on device" in started.output
@@ -124,7 +127,7 @@ def broken_in_flight(disk: Disk, started: Started, why: str) -> None:
     assert get(f"{url}/health")[0] == 200
     assert json.loads(get(f"{url}/diagnostics")[1])["status"] == "passed"
     report = (disk.folder / "report.json").read_text()
-    checked = disk.run("--check-only")
+    checked = disk.run("--check-only", *SMALL)
     assert checked.process.returncode in (1, 3), checked.output
     assert why in checked.output
     assert "Traceback" not in checked.output
@@ -138,23 +141,25 @@ def broken_in_flight(disk: Disk, started: Started, why: str) -> None:
             chat.send("chat", content="status " + "x" * 9000)
             first = chat.next()
         assert first["type"] == "error", first
-    replacing = disk.run()
+    replacing = disk.run(*SMALL)
     assert replacing.process.returncode in (1, 3), replacing.output
     assert why in replacing.output
     assert get(f"{url}/health")[0] == 200
     assert "Traceback" not in started.output
 
 
-def works_again(disk: Disk, started: Started) -> None:
+def works_again(disk: Disk) -> None:
     with client(disk.place.url) as chat:
         chat.init()
         assert chat.answer("status")
-    assert disk.run("--check-only").process.returncode == 0
-    assert started.stop() == 0
+    assert disk.run("--check-only", *SMALL).process.returncode == 0
 
 
-def test_disk_that_fills_up(disk: Disk) -> None:
-    """A server whose disk fills up goes on serving; what needs the disk says no, until there is room again."""
+def test_disk_that_fills_up_and_becomes_read_only(disk: Disk) -> None:
+    """A server whose disk fills up goes on serving; what needs the disk says no, until there is room again.
+
+    So does one whose disk is made read-only, as kernels do with disks that fail.
+    """
     started = disk.start().until_ready()
     with client(disk.place.url) as chat:
         chat.init()
@@ -162,16 +167,12 @@ def test_disk_that_fills_up(disk: Disk) -> None:
     disk.fill()
     broken_in_flight(disk, started, "No space left on device")
     disk.make_room()
-    works_again(disk, started)
-
-
-def test_disk_that_becomes_read_only(disk: Disk) -> None:
-    """So does one whose disk was made read-only, as kernels do with disks that fail."""
-    started = disk.start().until_ready()
+    works_again(disk)
     disk.remount("ro")
     broken_in_flight(disk, started, "Read-only file system")
     disk.remount("rw")
-    works_again(disk, started)
+    works_again(disk)
+    assert started.stop() == 0
 
 
 # The clock.
@@ -220,7 +221,7 @@ def test_clock_set_back(place: Place, clock: Path) -> None:
     server = found["server"]
     assert isinstance(server, dict)
     assert server["uptime_seconds"] == server["worker_uptime_seconds"] == 0
-    assert place.run("--check-only", "--demo").process.returncode == 0
+    assert place.run("--check-only", "--demo", *SMALL).process.returncode == 0
     later = diagnostics(place)
     assert later["origin"] == "check"
     assert "problem" not in later
@@ -264,7 +265,7 @@ def test_hidden_holder(place: Place, hidden: list[str]) -> None:
     other = place.spawn(sys.executable, str(program), str(place.port)).until_says("listening")
     seen = subprocess.run([*hidden, "ls", f"/proc/{other.pid}"], capture_output=True, text=True)
     assert seen.returncode != 0, "it is to be hidden"
-    command = [sys.executable, "run.py", "--port", str(place.port), "--demo"]
+    command = [sys.executable, "run.py", "--port", str(place.port), "--demo", *SMALL]
     for options in ([], ["--check-only"], ["--port-status"]):
         started = place.spawn(*hidden, *command, *options)
         assert started.wait() == 1, started.output
@@ -279,9 +280,10 @@ def test_hidden_processes(place: Place, hidden: list[str]) -> None:
     stale = place.folder / "stale.py"
     stale.write_text(LISTENER)
     place.spawn(*UNSEEN, sys.executable, str(stale), str(place.port)).until_says("listening")
-    command = [sys.executable, "run.py", "--port", str(place.port), "--demo", "--supervise"]
+    command = [sys.executable, "run.py", "--port", str(place.port), "--demo", "--supervise", *SMALL]
     started = place.spawn(*hidden, *command).until_ready()
     assert "Traceback" not in started.output
-    kill_worker(started)
-    assert get(f"{place.url}/health")[0] == 200
+    worker_below(started).kill()
+    started.until_says("The worker is back")
+    assert get(place.url) == (200, "small")
     assert started.stop() == 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.chatting import client
-from tests.e2e.place import Place, Started, get
+from tests.e2e.place import Place, get
 
 BOUND = 15  # seconds, on a machine with much else to do; a pattern that backtracks takes minutes
 # Each as long as an argument may be on Linux (128 KiB), or nearly.
@@ -24,25 +24,25 @@ ARGUMENTS = {
 }
 
 
-@pytest.fixture(params=list(ARGUMENTS.values()), ids=list(ARGUMENTS))
-def holder(request: pytest.FixtureRequest, place: Place) -> Iterator[Started]:
-    """Somebody else's server on this place's port, started with such arguments."""
-    started = place.listener(*request.param)
-    yield started
-    started.kill()
+@pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=list(ARGUMENTS))
+def test_port_commands(place: Place, arguments: list[str]) -> None:
+    """``--port-status`` names the holder, ``--free-port`` names it and stops it."""
+    holder = place.listener(*arguments)
+    for command in ("--port-status", "--free-port"):
+        begun = time.monotonic()
+        one = place.run("--demo", command, "--format", "json")
+        assert time.monotonic() - begun < BOUND
+        assert f"{holder.pid}" in one.stdout
+        assert len(one.stdout) < 64 * 1024
+        if command == "--port-status":
+            assert json.loads(one.stdout)["holders"][0]["pid"] == holder.pid
+    assert holder.wait() == -signal.SIGTERM
 
 
-def test_port_status(place: Place, holder: Started) -> None:
-    """``--port-status`` names the holder."""
-    begun = time.monotonic()
-    one = place.run("--demo", "--port-status", "--format", "json")
-    assert time.monotonic() - begun < BOUND
-    assert json.loads(one.stdout)["holders"][0]["pid"] == holder.pid
-    assert len(one.stdout) < 64 * 1024
-
-
-def test_start(place: Place, holder: Started) -> None:
-    """A start names the holder, stops it and serves."""
+@pytest.mark.parametrize("name", ["words of options", "many", "fields"])  # one, alike; many; one of each kind
+def test_start(place: Place, name: str) -> None:
+    """A start names the holder, stops it and serves; it reads the holder's arguments as the commands above do."""
+    holder = place.listener(*ARGUMENTS[name])
     begun = time.monotonic()
     started = place.start("--demo", "--app", "small:app").until_ready()
     assert time.monotonic() - begun < BOUND

@@ -58,21 +58,6 @@ def test_status_of_a_busy_port(place: Place) -> None:
     assert holder.process.poll() is None
 
 
-def test_status_of_our_instance(place: Place) -> None:
-    """An instance of ours is called that, with the time since when it serves."""
-    instance = place.start("--demo", "--app", "small:app").until_ready()
-    place.report_file.unlink()
-    one = asked(place, "--port-status")
-    assert one.process.returncode == 1
-    assert any(line.startswith("Status served by an instance of ours since 20") for line in lines(one))
-    assert any(line.startswith(f"{instance.pid} ") for line in lines(one))
-    shown = as_json(asked(place, "--port-status", "--format", "json"))
-    assert shown["status"] == "served by an instance of ours"
-    assert instance.pid in {row["pid"] for row in shown["holders"]} | {row["parent"] for row in shown["holders"]}
-    assert get(place.url) == (200, "small")
-    assert instance.stop() == 0
-
-
 def test_status_as_json(place: Place) -> None:
     """--format json: one document, with the same exit codes."""
     free = asked(place, "--port-status", "--format", "json")
@@ -157,18 +142,6 @@ def test_dry_run(place: Place) -> None:
     assert listening(place.port)
 
 
-def test_stops_our_instance(place: Place) -> None:
-    """A live instance of ours is stopped as gracefully as anybody: both end with exit code 0."""
-    instance = place.start("--demo", "--app", "small:app").until_ready()
-    place.report_file.unlink()
-    one = asked(place, "--free-port")
-    assert one.process.returncode == 0, one.output
-    assert instance.wait() == 0
-    assert "Stopping (SIGTERM)." in instance.stdout
-    assert "SIGKILL" not in one.stdout
-    instance.left_nothing()
-
-
 def test_policy_never(place: Place) -> None:
     """With --no-cleanup nobody is stopped: exit code 1, and the command that would do it."""
     holder = place.listener()
@@ -179,46 +152,63 @@ def test_policy_never(place: Place) -> None:
     assert holder.process.poll() is None
 
 
-@pytest.mark.parametrize("options", [["--free-port"], ["--free-port", "--dry-run"]], ids=["real", "dry run"])
-def test_infrastructure_is_refused(place: Place, options: list[str]) -> None:
-    """A database on the port is left alone, and the exit code says so."""
+def test_infrastructure_is_refused(place: Place) -> None:
+    """A database on the port is left alone, and the exit code says so, of the dry run as well."""
     program = place.folder / "listener.py"
     program.write_text(LISTENER)
     named = place.folder / "redis-server"
     named.symlink_to(sys.executable)
     holder = place.spawn(str(named), str(program), str(place.port)).until_says("listening")
-    one = asked(place, *options)
-    assert one.process.returncode == 1, one.output
-    assert "infrastructure (redis-server)" in one.stdout
-    assert "SIGTERM" not in one.stdout
-    assert holder.process.poll() is None
-    assert listening(place.port)
+    for options in (["--free-port"], ["--free-port", "--dry-run"]):
+        one = asked(place, *options)
+        assert one.process.returncode == 1, one.output
+        assert "infrastructure (redis-server)" in one.stdout
+        assert "SIGTERM" not in one.stdout
+        assert holder.process.poll() is None
+        assert listening(place.port)
 
 
-@pytest.mark.parametrize("options", [["--port-status"], ["--free-port", "--dry-run"], ["--free-port"]], ids=" ".join)
 @pytest.mark.parametrize("form", [[], ["--format", "json"]], ids=["text", "json"])
-def test_secrets_are_not_shown(place: Place, options: list[str], form: list[str]) -> None:
+def test_secrets_are_not_shown(place: Place, form: list[str]) -> None:
     """A key in a holder's command line is shown neither as text nor as JSON."""
     place.write_env_file(**KEYS)
     key = KEYS["OPENAI_API_KEY"]
-    place.listener(f"--key={key}")
-    one = place.run(*options, *form, PREFLIGHT_PYTHON=">=3.11")
-    assert key not in one.output
-    assert "canary" not in one.output
-    if options != ["--free-port"]:  # which names whom it stopped, and not their command lines
-        assert "--key=[redacted]" in one.stdout
+    holder = place.listener(f"--key={key}")
+    for options in (["--port-status"], ["--free-port", "--dry-run"], ["--free-port"]):
+        one = place.run(*options, *form, PREFLIGHT_PYTHON=">=3.11")
+        assert key not in one.output
+        assert "canary" not in one.output
+        if options != ["--free-port"]:  # which names whom it stopped, and not their command lines
+            assert "--key=[redacted]" in one.stdout
+    assert holder.wait() == -signal.SIGTERM
 
 
-def test_other_checkout_is_known(place: Place, tmp_path: Path) -> None:
-    """An instance of the same user is known from everywhere: records are the user's, not the checkout's."""
+def test_our_instance(place: Place, tmp_path: Path) -> None:
+    """An instance of ours is called that, with the time since when it serves, and stopped as gracefully as anybody.
+
+    It is known from everywhere: records are the user's, not the checkout's.
+    """
     instance = place.start("--demo", "--app", "small:app").until_ready()
+    place.report_file.unlink()
+    one = asked(place, "--port-status")
+    assert one.process.returncode == 1
+    assert any(line.startswith("Status served by an instance of ours since 20") for line in lines(one))
+    assert any(line.startswith(f"{instance.pid} ") for line in lines(one))
     other = make_place(tmp_path / "other")
     try:
         other.environ["XDG_RUNTIME_DIR"] = place.environ["XDG_RUNTIME_DIR"]
         other.port = place.port
-        one = asked(other, "--port-status")
-        assert "served by an instance of ours" in one.stdout
+        shown = as_json(asked(other, "--port-status", "--format", "json"))
     finally:
         other.close()
-    assert instance.stop() == 0
+    assert shown["status"] == "served by an instance of ours"
+    assert instance.pid in {row["pid"] for row in shown["holders"]} | {row["parent"] for row in shown["holders"]}
+    assert get(place.url) == (200, "small")
+
+    one = asked(place, "--free-port")
+    assert one.process.returncode == 0, one.output
+    assert instance.wait() == 0
+    assert "Stopping (SIGTERM)." in instance.stdout
+    assert "SIGKILL" not in one.stdout
+    instance.left_nothing()
     assert os.listdir(place.folder / "runtime" / "preflight") == [f"{place.port}.lock"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import select
@@ -34,19 +35,30 @@ QUICK = Policy(grace=0.3)
 PATIENT = Policy(grace=10.0)  # a test that needs SIGKILL with this one takes 10 s and is seen to be wrong
 
 on_linux = Linux.works()
+linux_only = pytest.mark.skipif(not on_linux, reason="no pidfd or /proc here")
 needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
 needs_root = pytest.mark.needs_root("nobody else can start another user's process")
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("linux", marks=pytest.mark.skipif(not on_linux, reason="no pidfd or /proc here")),
-        "portable",
-    ]
-)
+@pytest.fixture(params=[pytest.param("linux", marks=linux_only), "portable"])
 def machine(request: pytest.FixtureRequest) -> Machine:
     """The fast path and the portable one: what they do is the same."""
     return Linux() if request.param == "linux" else Portable()
+
+
+def machines() -> list[Machine]:
+    """Both of them, for tests that leave their programs alive."""
+    return [*([Linux()] if on_linux else []), Portable()]
+
+
+@contextlib.contextmanager
+def asked_of(machine: Machine) -> Iterator[None]:
+    """A failure says whose it is."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"asked of {type(machine).__name__}")
+        raise
 
 
 class Started:
@@ -98,6 +110,8 @@ class Started:
 
 
 Start = Callable[..., Started]
+PLAIN = [sys.executable, "-S"]
+"""A Python for programs that need no packages: it starts in half the time."""
 
 
 @pytest.fixture
@@ -106,8 +120,8 @@ def start() -> Iterator[Start]:
     started: list[Started] = []
 
     def begin(program: str, *arguments: object, wait: bool = True) -> Started:
-        command = [sys.executable, str(PROGRAMS / f"{program}.py"), *map(str, arguments)]
-        one = Started(command)
+        python = [sys.executable] if program == "port_take" else PLAIN
+        one = Started([*python, str(PROGRAMS / f"{program}.py"), *map(str, arguments)])
         started.append(one)
         return one.until_ready() if wait else one
 
@@ -264,19 +278,21 @@ def test_bound_but_not_listening_holds_nothing(start: Start, machine: Machine) -
         assert other.process.poll() is None
 
 
-def test_bound_without_reuse_is_explained_and_left_alone(start: Start, machine: Machine) -> None:
+def test_bound_without_reuse_is_explained_and_left_alone(start: Start) -> None:
     """A socket that keeps the port without listening is no holder: it is named where possible, never stopped."""
     other = start("port_listener", "--no-listen", "--no-reuse")
-    taken = take("127.0.0.1", other.port, QUICK, machine=machine)
-    assert taken.socket is None
-    assert taken.steps == ()
-    assert taken.problem is not None
-    assert f"port {other.port} is in use" in taken.problem
-    pasting.check(str(taken.fix))
-    if isinstance(machine, Linux) and Linux().occupying(other.port):  # from Linux 6.8 on
-        assert f"PID {other.pid}" in taken.problem
-        assert "without listening" in taken.problem
-    assert other.process.poll() is None
+    for machine in machines():
+        with asked_of(machine):
+            taken = take("127.0.0.1", other.port, QUICK, machine=machine)
+            assert taken.socket is None
+            assert taken.steps == ()
+            assert taken.problem is not None
+            assert f"port {other.port} is in use" in taken.problem
+            pasting.check(str(taken.fix))
+            if isinstance(machine, Linux) and Linux().occupying(other.port):  # from Linux 6.8 on
+                assert f"PID {other.pid}" in taken.problem
+                assert "without listening" in taken.problem
+            assert other.process.poll() is None
 
 
 def test_connections_of_a_server_without_reuse_are_explained(start: Start) -> None:
@@ -296,50 +312,39 @@ def test_connections_of_a_server_without_reuse_are_explained(start: Start) -> No
 # -- find: families and addresses ----------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["sock_diag", "/proc/net/tcp", "portable"])
-def source(request: pytest.FixtureRequest) -> Machine:
+def sources() -> dict[str, Machine]:
     """Every source that sockets are read from."""
-    if request.param == "portable":
-        return Portable()
-    if not on_linux:
-        pytest.skip("no /proc here")
-    return Linux(netlink=request.param == "sock_diag")
+    fast = {"sock_diag": Linux(netlink=True), "/proc/net/tcp": Linux(netlink=False)} if on_linux else {}
+    return {**fast, "portable": Portable()}
 
 
 @needs_ipv6
 @pytest.mark.parametrize(
-    "theirs, more, ours, overlap",
+    "theirs, more, overlaps",
     [
-        ("127.0.0.1", [], "127.0.0.1", True),
-        ("127.0.0.1", [], "localhost", True),
-        ("127.0.0.1", [], "0.0.0.0", True),
-        ("127.0.0.1", [], "::", True),
-        ("127.0.0.1", [], "127.0.0.2", False),
-        ("127.0.0.1", [], "::1", False),
-        ("0.0.0.0", [], "127.0.0.1", True),
-        ("0.0.0.0", [], "::1", False),
-        ("0.0.0.0", [], "::", True),
-        ("::1", [], "::1", True),
-        ("::1", [], "[::1]", True),
-        ("::1", [], "::", True),
-        ("::1", [], "127.0.0.1", False),
-        ("::", ["--no-v6only"], "127.0.0.1", True),
-        ("::", ["--no-v6only"], "0.0.0.0", True),
-        ("::", ["--no-v6only"], "::1", True),
-        ("::", ["--v6only"], "127.0.0.1", False),
-        ("::", ["--v6only"], "::1", True),
-        ("::", ["--v6only"], "::", True),
-        ("::ffff:127.0.0.1", ["--no-v6only"], "127.0.0.1", True),
-        ("::ffff:127.0.0.1", ["--no-v6only"], "127.0.0.2", False),
+        (
+            "127.0.0.1",
+            [],
+            {"127.0.0.1": True, "localhost": True, "0.0.0.0": True, "::": True, "127.0.0.2": False, "::1": False},
+        ),
+        ("0.0.0.0", [], {"127.0.0.1": True, "::1": False, "::": True}),
+        ("::1", [], {"::1": True, "[::1]": True, "::": True, "127.0.0.1": False}),
+        ("::", ["--no-v6only"], {"127.0.0.1": True, "0.0.0.0": True, "::1": True}),
+        ("::", ["--v6only"], {"127.0.0.1": False, "::1": True, "::": True}),
+        ("::ffff:127.0.0.1", ["--no-v6only"], {"127.0.0.1": True, "127.0.0.2": False}),
     ],
 )
-def test_overlap(theirs: str, more: list[str], ours: str, overlap: bool, source: Machine, start: Start) -> None:
-    """Holders are those that keep this address from being bound: the bind and the list agree."""
+def test_overlap(theirs: str, more: list[str], overlaps: dict[str, bool], start: Start) -> None:
+    """Holders are those that keep this address from being bound: the bind and every list agree."""
     listener = start("port_listener", "--host", theirs, *more)
-    foreseen = plan(ours, listener.port, QUICK, machine=source)
-    assert foreseen.free is not overlap
-    assert pids(list(foreseen.holders)) == ({listener.pid} if overlap else set())
-    assert pids(listeners(ours, listener.port, machine=source)) == ({listener.pid} if overlap else set())
+    found, expected = {}, {}
+    for (name, source), (ours, overlap) in itertools.product(sources().items(), overlaps.items()):
+        foreseen = plan(ours, listener.port, QUICK, machine=source)
+        listed = pids(listeners(ours, listener.port, machine=source))
+        holders = {listener.pid} if overlap else set()
+        found[name, ours] = (foreseen.free, pids(list(foreseen.holders)), listed)
+        expected[name, ours] = (not overlap, holders, holders)
+    assert found == expected
 
 
 @needs_ipv6
@@ -370,23 +375,25 @@ def test_an_address_that_does_not_overlap_is_left_alone(machine: Machine, start:
 # -- who is found --------------------------------------------------------------------------------------------
 
 
-def test_a_holder_is_described(machine: Machine, start: Start) -> None:
+def test_a_holder_is_described(start: Start) -> None:
     """PID, name, command line, user, start time, parent, children and address are those of the process."""
     before = time.time()
     listener = start("port_listener", "--helper", "helping")
-    [holder] = listeners("127.0.0.1", listener.port, machine=machine)
-    assert holder.pid == listener.pid
-    assert "port_listener.py --helper helping" in holder.command
-    assert holder.uid == os.geteuid()
-    assert holder.started_at is not None
-    assert before - 1.5 < holder.started_at < time.time() + 1.5
-    assert holder.parent == os.getpid()
-    assert set(holder.children) == set(listener.group()) - {listener.pid}
-    assert len(holder.children) == 1
-    assert holder.addresses == (f"127.0.0.1:{listener.port}",)
-    assert f"(PID {listener.pid}, user " in holder.describe()
-    assert holder.command in holder.describe()
-    assert json.loads(json.dumps(holder.to_dict()))["children"] == list(holder.children)
+    for machine in machines():
+        with asked_of(machine):
+            [holder] = listeners("127.0.0.1", listener.port, machine=machine)
+            assert holder.pid == listener.pid
+            assert "port_listener.py --helper helping" in holder.command
+            assert holder.uid == os.geteuid()
+            assert holder.started_at is not None
+            assert before - 1.5 < holder.started_at < time.time() + 1.5
+            assert holder.parent == os.getpid()
+            assert set(holder.children) == set(listener.group()) - {listener.pid}
+            assert len(holder.children) == 1
+            assert holder.addresses == (f"127.0.0.1:{listener.port}",)
+            assert f"(PID {listener.pid}, user " in holder.describe()
+            assert holder.command in holder.describe()
+            assert json.loads(json.dumps(holder.to_dict()))["children"] == list(holder.children)
 
 
 def test_a_client_of_the_port_survives(machine: Machine, start: Start) -> None:
@@ -461,7 +468,15 @@ def test_infrastructure_below_a_holder_is_spared(machine: Machine, start: Start)
 # -- supervisors and inheritance -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [["--workers", "2"], ["--reload"]], ids=["workers", "reload"])
+@pytest.mark.parametrize(
+    "options, machine",
+    [
+        pytest.param(["--workers", "2"], "linux", marks=linux_only, id="workers"),
+        pytest.param(["--workers", "2"], "portable", id="workers, portable"),
+        pytest.param(["--reload"], "linux" if on_linux else "portable", id="reload"),  # one worker, to whoever stops it
+    ],
+    indirect=["machine"],
+)
 def test_uvicorn_with_a_supervisor(options: list[str], machine: Machine, uvicorn: Callable[..., Started]) -> None:
     """The supervisor, which would start its workers again, is asked first; nothing of it is left."""
     server = uvicorn(*options)
@@ -517,7 +532,7 @@ def test_a_child_forked_while_its_parent_is_stopped(machine: Machine, start: Sta
 def test_a_zombie_is_gone(machine: Machine, start: Start) -> None:
     """A holder whose parent never reaps it has ended when it has ended: nobody waits for the PID to vanish."""
     listener = str(PROGRAMS / "port_listener.py")
-    parent = start("port_parent", "never-reaps", sys.executable, listener)
+    parent = start("port_parent", "never-reaps", *PLAIN, listener)
     [child] = listeners("127.0.0.1", parent.port, machine=machine)
     assert child.parent == parent.pid
     began = time.monotonic()
@@ -647,13 +662,15 @@ def refused(taken: Taken, reason: str) -> None:
 
 
 @needs_root
-def test_another_users_listener(machine: Machine, start: Start) -> None:
+def test_another_users_listener(start: Start) -> None:
     """Root does not stop what belongs to somebody else: equal user ids, or nothing."""
     listener = start("port_listener", "--user", NOBODY)
-    taken = take("127.0.0.1", listener.port, QUICK, machine=machine)
-    refused(taken, "it belongs to user")
-    assert taken.refusals[0].fix == f"kill {listener.pid}"
-    assert listener.process.poll() is None
+    for machine in machines():
+        with asked_of(machine):
+            taken = take("127.0.0.1", listener.port, QUICK, machine=machine)
+            refused(taken, "it belongs to user")
+            assert taken.refusals[0].fix == f"kill {listener.pid}"
+            assert listener.process.poll() is None
 
 
 @needs_root
@@ -724,14 +741,16 @@ def test_this_process_as_holder(machine: Machine) -> None:
         ("com.docker.back", "forwards the port"),  # as the kernel cuts com.docker.backend
     ],
 )
-def test_infrastructure_and_forwarders(name: str, reason: str, machine: Machine, start: Start) -> None:
+def test_infrastructure_and_forwarders(name: str, reason: str, start: Start) -> None:
     """Well-known names are left alone, with the command that helps."""
     listener = start("port_listener", "--name", name)
-    taken = take("127.0.0.1", listener.port, QUICK, machine=machine)
-    refused(taken, reason)
-    if "docker" in name:
-        assert str(taken.fix).startswith("docker stop")
-    assert listener.process.poll() is None
+    for machine in machines():
+        with asked_of(machine):
+            taken = take("127.0.0.1", listener.port, QUICK, machine=machine)
+            refused(taken, reason)
+            if "docker" in name:
+                assert str(taken.fix).startswith("docker stop")
+            assert listener.process.poll() is None
 
 
 def test_infrastructure_is_a_setting(machine: Machine, start: Start) -> None:
@@ -742,25 +761,30 @@ def test_infrastructure_is_a_setting(machine: Machine, start: Start) -> None:
         assert listener.group() == []
 
 
-def test_one_refusal_saves_everybody(machine: Machine, start: Start) -> None:
+def test_one_refusal_saves_everybody(start: Start) -> None:
     """If anybody on the port is left alone it cannot be had, so nobody is stopped for nothing."""
     plain = start("port_listener")
     database = start("port_listener", "--host", "127.0.0.2", "--port", plain.port, "--name", "postgres")
-    foreseen = plan("0.0.0.0", plain.port, QUICK, machine=machine)
-    assert foreseen.stop == ()
-    taken = take("0.0.0.0", plain.port, QUICK, machine=machine)
-    refused(taken, "infrastructure")
-    assert pids(list(taken.holders)) == {plain.pid, database.pid}
-    assert pids([refusal.holder for refusal in taken.refusals]) == {database.pid}
-    assert plain.process.poll() is None
-    assert database.process.poll() is None
+    for machine in machines():
+        with asked_of(machine):
+            foreseen = plan("0.0.0.0", plain.port, QUICK, machine=machine)
+            assert foreseen.stop == ()
+            taken = take("0.0.0.0", plain.port, QUICK, machine=machine)
+            refused(taken, "infrastructure")
+            assert pids(list(taken.holders)) == {plain.pid, database.pid}
+            assert pids([refusal.holder for refusal in taken.refusals]) == {database.pid}
+            assert plain.process.poll() is None
+            assert database.process.poll() is None
 
 
-def test_policy_never(machine: Machine, start: Start) -> None:
+def test_policy_never(start: Start) -> None:
     """With cleaning up switched off a busy port stays as it is."""
     listener = start("port_listener")
-    refused(take("127.0.0.1", listener.port, Policy(cleanup="never"), machine=machine), "not allowed to stop a process")
-    assert listener.process.poll() is None
+    for machine in machines():
+        with asked_of(machine):
+            taken = take("127.0.0.1", listener.port, Policy(cleanup="never"), machine=machine)
+            refused(taken, "not allowed to stop a process")
+            assert listener.process.poll() is None
 
 
 def test_policy_own(machine: Machine, start: Start) -> None:
@@ -807,16 +831,18 @@ def test_a_privileged_port(start: Start) -> None:
 # -- handles -------------------------------------------------------------------------------------------------
 
 
-def test_a_handle_is_refused_for_another_start_time(machine: Machine, start: Start) -> None:
+def test_a_handle_is_refused_for_another_start_time(start: Start) -> None:
     """Same PID, other start time: another process, for which there is no handle."""
     listener = start("port_listener")
-    process = machine.process(listener.pid)
-    assert process is not None
-    other = Process(**{**{name: getattr(process, name) for name in process.__slots__}, "stamp": process.stamp - 1})
-    assert machine.handle(other) is None
-    handle = machine.handle(process)
-    assert handle is not None
-    handle.close()
+    for machine in machines():
+        with asked_of(machine):
+            process = machine.process(listener.pid)
+            assert process is not None
+            known = {name: getattr(process, name) for name in process.__slots__}
+            assert machine.handle(Process(**{**known, "stamp": process.stamp - 1})) is None
+            handle = machine.handle(process)
+            assert handle is not None
+            handle.close()
 
 
 @pytest.mark.skipif(not on_linux, reason="needs /proc")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.place import BROKE, ROOT, Place, Started, get
 from tests.e2e.processes import worker_of
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits of other processes are set under Linux")
 
@@ -27,40 +28,36 @@ def limit(started: Started, files: int) -> int:
     return before
 
 
-def test_a_worker_is_started_when_there_is_room_again(place: Place) -> None:
-    """A crash at a bad moment does not end the server: it says what is short, and connections wait meanwhile."""
-    started = place.start("--demo", "--supervise", "--app", "small:app").until_ready()
+def test_a_worker_is_started_when_there_is_room_again(quick: Place) -> None:
+    """A crash at a bad moment does not end the server: it says what is short, and connections wait meanwhile.
+
+    Who waits for room still hears that it is to end.
+    """
+    started = quick.start("--demo", "--supervise", "--app", "small:app").until_ready()
     before = limit(started, HELD)
     os.kill(worker_of(started), signal.SIGKILL)
     started.until_says(NONE)
     assert started.process.poll() is None
     limit(started, before)
     started.until_says(BACK)
-    assert get(place.url) == (200, "small")
+    assert get(quick.url) == (200, "small")
     assert started.stdout.count(NONE) == 1, "it is said once, however often it is tried"
+    limit(started, HELD)
+    os.kill(worker_of(started), signal.SIGKILL)
+    until(lambda: started.stdout.count(NONE) == 2, "it waits for room again")
     assert started.stop() == 0
     assert "Traceback" not in started.output
     started.left_nothing()
 
 
-def test_it_is_given_up_in_the_end(place: Place) -> None:
+def test_it_is_given_up_in_the_end(quick: Place) -> None:
     """After restart_window the server is given up, and its last words say what was short."""
-    started = place.start("--demo", "--supervise", "--app", "small:app", PREFLIGHT_RESTART_WINDOW="1s").until_ready()
+    started = quick.start("--demo", "--supervise", "--app", "small:app", PREFLIGHT_RESTART_WINDOW="1s").until_ready()
     limit(started, HELD)
     os.kill(worker_of(started), signal.SIGKILL)
     assert started.wait() == 4
     assert f"SIGKILL, possibly because memory ran out, and {NONE}" in " ".join(started.output.split())
     assert "Traceback" not in started.output
-    started.left_nothing()
-
-
-def test_asked_to_stop_meanwhile(place: Place) -> None:
-    """Who waits for room still hears that it is to end."""
-    started = place.start("--demo", "--supervise", "--app", "small:app").until_ready()
-    limit(started, HELD)
-    os.kill(worker_of(started), signal.SIGKILL)
-    started.until_says(NONE)
-    assert started.stop() == 0
     started.left_nothing()
 
 

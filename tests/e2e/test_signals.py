@@ -16,11 +16,28 @@ import psutil
 import pytest
 
 from tests.e2e import namespaces
-from tests.e2e.doubles import Providers
 from tests.e2e.place import READY, Place, Started, get, listening
 from tests.waiting import PATIENCE, until
 
-stopping = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
+# Which of them it was changes an exit code and a name, and nothing else, once the command has been imported: then every
+# moment has one of them, and each of them several moments.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+stopping = pytest.mark.parametrize("number", SIGNALS, ids=lambda n: n.name)
+
+# A suite that waits for an answer which never comes.
+HANGING = """
+import time
+import pytest
+
+@pytest.mark.critical("Service", fix="start the service")
+def test_service(settings):
+    \"\"\"The service answers.\"\"\"
+    (settings.root / "asked").touch()
+    while not (settings.root / "answer").exists():
+        time.sleep(0.05)
+    answer = (settings.root / "answer").read_text()
+    assert answer == "yes", "it does not answer"
+"""
 
 # In place of the standard library's: something that the command imports, and that takes its time.
 SLOW_IMPORT = "import time\nprint('importing', flush=True)\ntime.sleep(3600)\n"
@@ -77,6 +94,20 @@ def served(place: Place, *options: str, **environ: str) -> Started:
     return place.start("--demo", "--app", "signalled:app", *options, FOLDER=str(place.folder), **environ)
 
 
+@pytest.fixture
+def hanging(project: Place) -> Place:
+    """A project whose checks do not end."""
+    project.write_suite(HANGING)
+    project.environ |= {"PREFLIGHT_DEMO": "1", "PREFLIGHT_APP": "small:app"}
+    project.environ |= {"PREFLIGHT_REQUIREMENT_TIMEOUT": "600", "PREFLIGHT_RUN_TIMEOUT": "3600"}
+    return project
+
+
+def asked(place: Place) -> None:
+    """Wait until its suite waits."""
+    until((place.root / "asked").exists, "the service is asked")
+
+
 def child(parent: int, module: str) -> int:
     """The PID of a launcher's child."""
 
@@ -125,6 +156,7 @@ def test_while_the_command_is_imported(place: Place, command: list[str], number:
     started = place.spawn(sys.executable, *command, "--demo", "--port", str(place.port)).until_says("importing")
     assert started.stop(number) == 128 + number
     assert started.stderr == ""
+    started.left_nothing()
 
 
 @stopping
@@ -136,52 +168,49 @@ def test_while_the_command_is_imported_as_pid_1(place: Place, number: signal.Sig
     assert started.wait() == 128 + number
 
 
-@stopping
 @pytest.mark.parametrize("first", [False, True], ids=["as usual", "as PID 1"])
-def test_while_it_waits_for_another_start(
-    equipped: Place, providers: Providers, number: signal.Signals, first: bool
-) -> None:
+def test_while_it_waits_for_another_start(hanging: Place, first: bool) -> None:
     """A start that waits for another one's end is ended at once; the other one is none the wiser."""
-    providers.openai.hangs = True
-    equipped.environ |= {"PREFLIGHT_PROBE_TIMEOUT": "20", "PREFLIGHT_REQUIREMENT_TIMEOUT": "20"}
-    one = equipped.start()
-    until(lambda: bool(providers.requests), "a service is asked")
-    two = namespaces.contained(equipped, *namespaces.start(equipped)) if first else equipped.start()
-    two.until_says("waiting for it")
-    os.kill(namespaces.launcher(two) if first else two.pid, number)
-    assert two.wait(PATIENCE) == 128 + number
-    assert "Traceback" not in two.output
-    assert one.process.poll() is None
+    if first:
+        namespaces.needed()
+    one = hanging.start()
+    asked(hanging)
+    for number in SIGNALS:
+        two = namespaces.contained(hanging, *namespaces.start(hanging)) if first else hanging.start()
+        two.until_says("waiting for it")
+        os.kill(namespaces.launcher(two) if first else two.pid, number)
+        assert two.wait(PATIENCE) == 128 + number
+        assert "Traceback" not in two.output
+        assert one.process.poll() is None
     assert one.stop() == 143
 
 
-@stopping
-def test_while_the_application_starts_up(place: Place, number: signal.Signals) -> None:
+def test_while_the_application_starts_up(quick: Place) -> None:
     """The checks have passed and nothing was served: that is no success, and nothing to wait for."""
-    started = served(place, WAITS="1", PREFLIGHT_GRACEFUL_TIMEOUT="10m").until_says("starting up")
-    assert started.stop(number) == 128 + number
-    assert f"Stopped by {number.name} before the server served." in started.stdout
+    started = served(quick, WAITS="1", PREFLIGHT_GRACEFUL_TIMEOUT="10m").until_says("starting up")
+    assert started.stop(signal.SIGHUP) == 128 + signal.SIGHUP
+    assert "Stopped by SIGHUP before the server served." in started.stdout
     assert READY not in started.stdout
     started.left_nothing()
 
 
 @pytest.mark.parametrize("moment", ["imported", "serving"])
-def test_blocked_by_the_parent(place: Place, moment: str) -> None:
+def test_blocked_by_the_parent(quick: Place, moment: str) -> None:
     """Started with these signals blocked it can be stopped all the same, and so can what the application starts."""
     program = (
         "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, "
         "{signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}); os.execv(sys.executable, sys.argv[1:])"
     )
     if moment == "imported":
-        place.write_module("argparse", SLOW_IMPORT)
-    place.write_module("signalled", APPLICATION)
-    command = namespaces.start(place, "--app", "signalled:app")
-    started = place.spawn(sys.executable, "-c", program, *command, environ={"FOLDER": str(place.folder)})
+        quick.write_module("argparse", SLOW_IMPORT)
+    quick.write_module("signalled", APPLICATION)
+    command = namespaces.start(quick, "--app", "signalled:app")
+    started = quick.spawn(sys.executable, "-c", program, *command, environ={"FOLDER": str(quick.folder)})
     if moment == "imported":
         assert started.until_says("importing").stop() == 143
         return
     started.until_ready()
-    mask = get(f"{place.url}/mask")[1]
+    mask = get(f"{quick.url}/mask")[1]
     assert [int(line.split()[1], 16) for line in mask.splitlines() if line.startswith("SigBlk")] == [0]
     assert started.stop() == 0
 
@@ -196,9 +225,9 @@ def test_sigterm_ignored_by_the_parent(place: Place) -> None:
 # While and after it serves.
 
 
-def test_signals_without_end(place: Place) -> None:
+def test_signals_without_end(quick: Place) -> None:
     """What has served ends with 0, however many signals come while it does."""
-    started = served(place).until_ready()
+    started = served(quick).until_ready()
     until_over = time.monotonic() + PATIENCE
     while started.process.poll() is None and time.monotonic() < until_over:
         started.send(signal.SIGTERM)
@@ -208,18 +237,20 @@ def test_signals_without_end(place: Place) -> None:
     started.left_nothing()
 
 
-@stopping
-@pytest.mark.parametrize("order", ["launcher first", "worker first"])
-def test_launcher_and_worker_together(place: Place, number: signal.Signals, order: str) -> None:
+@pytest.mark.parametrize(
+    "order, number",
+    [("launcher first", signal.SIGHUP), ("worker first", signal.SIGINT), ("worker first", signal.SIGTERM)],
+)
+def test_launcher_and_worker_together(quick: Place, order: str, number: signal.Signals) -> None:
     """A service manager's signal to the whole control group: what is in flight is finished, and the end is 0."""
-    started = served(place, PREFLIGHT_GRACEFUL_TIMEOUT="20").until_ready()
+    started = served(quick, PREFLIGHT_GRACEFUL_TIMEOUT="20").until_ready()
     worker = child(started.pid, "preflight.worker")
-    answer = asking(f"{place.url}/slow")
-    until((place.folder / "begun").exists, "the request is in flight")
+    answer = asking(f"{quick.url}/slow")
+    until((quick.folder / "begun").exists, "the request is in flight")
     for pid in (started.pid, worker) if order == "launcher first" else (worker, started.pid):
         os.kill(pid, number)
     started.until_says("Stopping (")
-    (place.folder / "gate").touch()
+    (quick.folder / "gate").touch()
     assert answer() == (200, "slow")
     assert started.wait() == 0
     assert "shutting down" in started.stderr
@@ -228,12 +259,12 @@ def test_launcher_and_worker_together(place: Place, number: signal.Signals, orde
 
 
 @pytest.mark.parametrize("order", ["launcher first", "worker first"])
-def test_what_is_lost_is_said(place: Place, order: str) -> None:
+def test_what_is_lost_is_said(quick: Place, order: str) -> None:
     """What is not finished in time after such a signal is counted and said."""
-    started = served(place, PREFLIGHT_GRACEFUL_TIMEOUT="0.3").until_ready()
+    started = served(quick, PREFLIGHT_GRACEFUL_TIMEOUT="0.3").until_ready()
     worker = child(started.pid, "preflight.worker")
-    answer = asking(f"{place.url}/slow")
-    until((place.folder / "begun").exists, "the request is in flight")
+    answer = asking(f"{quick.url}/slow")
+    until((quick.folder / "begun").exists, "the request is in flight")
     for pid in (started.pid, worker) if order == "launcher first" else (worker, started.pid):
         os.kill(pid, signal.SIGTERM)
     assert started.wait() == 0
@@ -241,42 +272,51 @@ def test_what_is_lost_is_said(place: Place, order: str) -> None:
     assert "1 request or turn was not finished in time." in started.stdout
 
 
-@stopping
-def test_worker_alone(place: Place, number: signal.Signals) -> None:
-    """The worker leaves the signal to its launcher, which got none: the same worker goes on serving."""
-    started = served(place).until_ready()
+def test_worker_alone(quick: Place) -> None:
+    """The worker leaves the signals to its launcher, which got none: the same worker goes on serving.
+
+    What its application starts ignores none of these signals for that, and what it forks, which inherits how the worker
+    handles them, still ends by them, alone.
+    """
+    started = served(quick).until_ready()
     worker = child(started.pid, "preflight.worker")
-    os.kill(worker, number)
-    for _ in range(5):
-        assert get(place.url) == (200, "quick")
-    assert child(started.pid, "preflight.worker") == worker
+    for number in SIGNALS:
+        os.kill(worker, number)
+        for _ in range(5):  # it is heard between two of them
+            assert get(quick.url) == (200, "quick"), number.name
+        assert child(started.pid, "preflight.worker") == worker, number.name
+    ignored = next(line for line in get(f"{quick.url}/mask")[1].splitlines() if line.startswith("SigIgn"))
+    for number in SIGNALS:
+        assert not int(ignored.split()[1], 16) & 1 << (number - 1), f"{number.name} is ignored"
+    assert get(f"{quick.url}/fork") == (200, str(int(signal.SIGTERM)))
+    assert get(quick.url) == (200, "quick")
     assert started.stop() == 0
     assert "The worker ended" not in started.stdout
 
 
-def test_an_application_that_takes_the_signal(place: Place) -> None:
+def test_an_application_that_takes_the_signal(quick: Place) -> None:
     """One that has set a handler of its own while it was imported ends in order as well."""
-    started = served(place, TAKES_SIGTERM="1", PREFLIGHT_GRACEFUL_TIMEOUT="20").until_ready()
-    answer = asking(f"{place.url}/slow")
-    until((place.folder / "begun").exists, "the request is in flight")
+    started = served(quick, TAKES_SIGTERM="1", PREFLIGHT_GRACEFUL_TIMEOUT="20").until_ready()
+    answer = asking(f"{quick.url}/slow")
+    until((quick.folder / "begun").exists, "the request is in flight")
     os.kill(child(started.pid, "preflight.worker"), signal.SIGTERM)
     started.send(signal.SIGTERM)
     started.until_says("Stopping (")
-    (place.folder / "gate").touch()
+    (quick.folder / "gate").touch()
     assert answer() == (200, "slow")
     assert started.wait() == 0
 
 
-def test_worker_without_a_launcher(place: Place) -> None:
+def test_worker_without_a_launcher(quick: Place) -> None:
     """When its launcher was killed the worker drains; SIGTERM hurries that, and once more ends it at once."""
-    started = served(place, PREFLIGHT_GRACEFUL_TIMEOUT="300", PREFLIGHT_DRAIN_DELAY="60").until_ready()
+    started = served(quick, PREFLIGHT_GRACEFUL_TIMEOUT="300", PREFLIGHT_DRAIN_DELAY="60").until_ready()
     worker = psutil.Process(child(started.pid, "preflight.worker"))
-    answer = asking(f"{place.url}/slow")
-    until((place.folder / "begun").exists, "the request is in flight")
+    answer = asking(f"{quick.url}/slow")
+    until((quick.folder / "begun").exists, "the request is in flight")
     started.send(signal.SIGKILL)
     started.wait()
     worker.send_signal(signal.SIGTERM)
-    until(lambda: not listening(place.port), "it accepts nothing more")
+    until(lambda: not listening(quick.port), "it accepts nothing more")
     assert worker.is_running()
     worker.send_signal(signal.SIGTERM)
     worker.wait(PATIENCE)
@@ -284,43 +324,22 @@ def test_worker_without_a_launcher(place: Place) -> None:
     started.left_nothing()
 
 
-def test_processes_of_the_application_hear(place: Place) -> None:
-    """What the application starts ignores none of these signals because the worker leaves them to the launcher."""
-    started = served(place).until_ready()
-    ignored = next(line for line in get(f"{place.url}/mask")[1].splitlines() if line.startswith("SigIgn"))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        assert not int(ignored.split()[1], 16) & 1 << (number - 1), f"{number.name} is ignored"
-    assert started.stop() == 0
-
-
-def test_processes_that_the_application_forks(place: Place) -> None:
-    """They inherit how the worker handles signals, and still end by theirs, alone."""
-    started = served(place).until_ready()
-    assert get(f"{place.url}/fork") == (200, str(int(signal.SIGTERM)))
-    assert get(place.url) == (200, "quick")
-    assert started.stop() == 0
-    assert "The worker ended" not in started.stdout
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
-def test_launcher_and_suite_together(equipped: Place, providers: Providers, number: signal.Signals) -> None:
+def test_launcher_and_suite_together(hanging: Place) -> None:
     """A suite that ends before its launcher hears of it is no broken suite: the command was asked to stop."""
-    providers.openai.hangs = True
-    started = equipped.start(PREFLIGHT_PROBE_TIMEOUT="20", PREFLIGHT_REQUIREMENT_TIMEOUT="20")
-    until(lambda: bool(providers.requests), "a service is asked")
+    started = hanging.start()
+    asked(hanging)
     suite = psutil.Process(child(started.pid, "preflight.suite"))
     os.kill(suite.pid, signal.SIGTERM)
     until(lambda: not suite.is_running() or suite.status() == psutil.STATUS_ZOMBIE, "it has ended")
-    started.send(number)
-    assert started.wait() == 128 + number
-    assert f"Stopped by {number.name}; nothing was started." in started.stdout
+    started.send(signal.SIGINT)
+    assert started.wait() == 130
+    assert "Stopped by SIGINT; nothing was started." in started.stdout
 
 
-def test_suite_alone(equipped: Place, providers: Providers) -> None:
+def test_suite_alone(hanging: Place) -> None:
     """A suite that somebody ends found nothing out: there is no report to trust."""
-    providers.openai.hangs = True
-    started = equipped.start(PREFLIGHT_PROBE_TIMEOUT="20", PREFLIGHT_REQUIREMENT_TIMEOUT="20")
-    until(lambda: bool(providers.requests), "a service is asked")
+    started = hanging.start()
+    asked(hanging)
     os.kill(child(started.pid, "preflight.suite"), signal.SIGTERM)
     assert started.wait() == 3
     assert "the suite ended without a report (SIGTERM)" in started.stdout
@@ -329,58 +348,59 @@ def test_suite_alone(equipped: Place, providers: Providers) -> None:
 # As PID 1.
 
 
-def test_orphans_are_reaped(place: Place) -> None:
-    """As PID 1 the launcher adopts what the application's processes leave behind, and lets go of it."""
-    place.write_module("signalled", APPLICATION)
-    started = namespaces.contained(
-        place, *namespaces.start(place, "--app", "signalled:app"), FOLDER=str(place.folder)
-    ).until_ready()
+def test_orphans_are_reaped(quick: Place) -> None:
+    """As PID 1 the launcher adopts what the application's processes leave behind, and lets go of it.
+
+    Orphans or not, it still finds out how its own children end.
+    """
+    quick.write_module("signalled", APPLICATION)
+    command = namespaces.start(quick, "--app", "signalled:app", "--supervise")
+    environ = {"FOLDER": str(quick.folder), "PREFLIGHT_RESTART_BACKOFF": "0"}
+    started = namespaces.contained(quick, *command, **environ).until_ready()
     first = psutil.Process(namespaces.launcher(started))
-    assert get(f"{place.url}/orphans") == (200, "quick")
-    until(lambda: len(first.children()) == 1, "nobody but the worker is its child")
-    first.send_signal(signal.SIGTERM)
-    assert started.wait() == 0
-
-
-def test_own_children_are_not_taken_for_orphans(place: Place) -> None:
-    """As PID 1 it still finds out how its own children end, orphans or not."""
-    place.write_module("signalled", APPLICATION)
-    command = namespaces.start(place, "--app", "signalled:app", "--supervise")
-    environ = {"FOLDER": str(place.folder), "PREFLIGHT_RESTART_BACKOFF": "0"}
-    started = namespaces.contained(place, *command, **environ).until_ready()
-    for count in (1, 2, 3):
-        get(f"{place.url}/orphans")
+    for count in (1, 2):
+        assert get(f"{quick.url}/orphans") == (200, "quick")
+        until(lambda: len(first.children()) == 1, "nobody but the worker is its child")
+        assert get(f"{quick.url}/orphans") == (200, "quick")  # and of these some are still there
         with contextlib.suppress(OSError):
-            get(f"{place.url}/crash")
+            get(f"{quick.url}/crash")
         until(lambda: started.stdout.count("The worker is back") == count, "it is back")  # noqa: B023
-    assert started.stdout.count("The worker ended (exit code 7)") == 3
-    os.kill(namespaces.launcher(started), signal.SIGTERM)
+    assert started.stdout.count("The worker ended (exit code 7)") == 2
+    first.send_signal(signal.SIGTERM)
     assert started.wait() == 0
 
 
 # Other commands.
 
 
-@stopping
-@pytest.mark.parametrize("options", [["--check-only"], ["--watch"], ["--wait", "60"], ["--wait", "60", "--check-only"]])
-def test_other_commands(equipped: Place, providers: Providers, options: list[str], number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "options, number",
+    [
+        ([], signal.SIGTERM),
+        (["--check-only"], signal.SIGINT),
+        (["--watch"], signal.SIGTERM),
+        (["--wait", "60"], signal.SIGHUP),
+        (["--wait", "60", "--check-only"], signal.SIGINT),
+    ],
+    ids=["start", "--check-only", "--watch", "--wait", "--wait --check-only"],
+)
+def test_commands(hanging: Place, options: list[str], number: signal.Signals) -> None:
     """Commands that find out something are ended in the middle of it, and claim nothing."""
-    providers.openai.hangs = True
-    started = equipped.start(*options, PREFLIGHT_PROBE_TIMEOUT="20", PREFLIGHT_REQUIREMENT_TIMEOUT="20")
-    until(lambda: bool(providers.requests), "a service is asked")
+    started = hanging.start(*options)
+    asked(hanging)
     assert started.stop(number) == 128 + number
     assert "Traceback" not in started.output
     started.left_nothing()
 
 
-@stopping
-def test_while_the_port_is_freed(place: Place, number: signal.Signals) -> None:
+def test_while_the_port_is_freed(place: Place) -> None:
     """``--free-port`` waits for whoever ignores SIGTERM: that wait can be ended."""
     holder = place.listener("stubborn")
-    started = place.start("--free-port", PREFLIGHT_PORT_GRACE="60").until_says("SIGTERM: ")
-    assert started.stop(number) == 128 + number
-    assert "Traceback" not in started.output
-    assert holder.process.poll() is None
+    for number in SIGNALS:
+        started = place.start("--free-port", PREFLIGHT_PORT_GRACE="60").until_says("SIGTERM: ")
+        assert started.stop(number) == 128 + number
+        assert "Traceback" not in started.output
+        assert holder.process.poll() is None
 
 
 def test_an_exception_that_is_dropped(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from preflight import commands
 from tests.e2e.doubles import Providers
-from tests.e2e.place import BLOCKED, KEYS, READY, Place, get, listening
+from tests.e2e.place import BLOCKED, KEYS, READY, Place, Started, get, listening
 from tests.waiting import until
 
 
@@ -40,7 +40,7 @@ def test_serves(equipped: Place, providers: Providers) -> None:
     started.left_nothing()
 
 
-# What can be taken away, one thing at a time, and what the red banner then says.
+# What can be taken away, and what the red banner then says. test_every_fix.py has more applications.
 
 
 def no_key(place: Place) -> None:
@@ -105,20 +105,11 @@ CAUSES = {
     "version": Cause(old_package, "Dependencies", "rich is 1.2.3, but must be >=13.7", "-r {root}/requirements.txt"),
     "python": Cause(python_bound, "Python Version", "requires Python >=3.99, found 3.", "install a Python >=3.99"),
     "state": Cause(state_is_a_file, "State Folder", "cannot be made", "PREFLIGHT_STATE_DIR"),
-    "import error": Cause(
-        application("import nowhere_to_be_found"),
-        "Application",
-        "ModuleNotFoundError: No module named 'nowhere_to_be_found'",
-        f"{LOAD}app",
-    ),
     "missing attribute": Cause(
         application("", "absent"), "Application", "module 'guarded' has no attribute 'absent'", f"{LOAD}absent"
     ),
     "segfault": Cause(application("import ctypes; ctypes.string_at(0)"), "Application", "(SIGSEGV)", f"{LOAD}app"),
-    "exit": Cause(application("import sys; sys.exit(0)"), "Application", "SystemExit", f"{LOAD}app"),
-    "hard exit": Cause(application("import os; os._exit(0)"), "Application", "exit code 0", f"{LOAD}app"),
 }
-causes = pytest.mark.parametrize("cause", [pytest.param(cause, id=name) for name, cause in CAUSES.items()])
 
 
 def unwrapped(text: str) -> str:
@@ -126,53 +117,69 @@ def unwrapped(text: str) -> str:
     return " ".join(text.split())
 
 
-@causes
-def test_one_thing_missing(equipped: Place, cause: Cause) -> None:
-    """Whatever is missing has a red banner of its own with its fix, and the server on the port is left alone."""
-    holder = equipped.listener()
-    cause.remove(equipped)
-    started = equipped.run()
+def blamed(place: Place, started: Started, *names: str) -> None:
+    """Each of these causes has its place in the red banner, with its fix, and nothing was stopped."""
+    causes = [CAUSES[name] for name in names]
     assert started.process.returncode == 1
-    good, _, banner = started.stdout.partition(f"1 CRITICAL ERROR: {BLOCKED}")
-    banner = unwrapped(banner)
-    assert banner.startswith(f"❌ {cause.title} "), started.output
-    assert cause.message in banner
-    assert cause.fix.format(root=equipped.root) in banner.partition("Fix: ")[2]
-    assert f"nothing was stopped: the start is blocked by {cause.title}" in unwrapped(good)
+    count = f"{len(causes)} CRITICAL ERROR{'S' if len(causes) > 1 else ''}"
+    good, _, banner = started.stdout.partition(f"{count}: {BLOCKED}")
+    assert banner, started.output
+    for cause in causes:
+        _, _, said = unwrapped(banner).partition(f"❌ {cause.title} ")
+        said, _, fix = said.partition("❌ ")[0].partition("Fix: ")
+        assert cause.message in said, started.output
+        assert cause.fix.format(root=place.root) in fix, started.output
+    (blocked,) = re.findall("not tried, and nothing was stopped: the start is blocked by (.*)", good)
+    assert set(blocked.strip().split(", ")) == {cause.title for cause in causes}
     assert "SIGTERM" not in started.output
+
+
+@pytest.mark.parametrize("names", [("file", "metadata", "python"), ("version", "state", "missing attribute")], ids=str)
+def test_things_missing(equipped: Place, names: tuple[str, ...]) -> None:
+    """Whatever is missing stands in the red banner with its fix, and the server on the port is left alone."""
+    holder = equipped.listener()
+    for name in names:
+        CAUSES[name].remove(equipped)
+    started = equipped.run()
+    blamed(equipped, started, *names)
     assert holder.process.poll() is None
     assert listening(equipped.port)
     holder.stop()
     started.left_nothing()
 
 
-@pytest.mark.parametrize("name", ["python", "segfault"])
+@pytest.mark.parametrize("name", ["key", "segfault"])
 def test_a_refused_start_serves_nothing(equipped: Place, name: str) -> None:
     """On a free port a refused start ends with exit code 1, nothing listening, and its own report or none."""
     CAUSES[name].remove(equipped)
-    started = equipped.refused()
-    assert started.process.returncode == 1
-    assert CAUSES[name].title in started.stdout
+    blamed(equipped, equipped.refused(), name)
 
 
-def test_taken_port_without_cleanup(equipped: Place) -> None:
+def test_taken_port_without_cleanup(place: Place) -> None:
     """With --no-cleanup a busy port blocks: who holds it, how to end it, and it lives on."""
-    holder = equipped.listener()
-    started = equipped.run("--no-cleanup")
+    holder = place.listener()
+    started = place.run("--no-cleanup", "--demo", "--app", "small:app")
     assert started.process.returncode == 1
     banner = unwrapped(started.stdout.partition(f"1 CRITICAL ERROR: {BLOCKED}")[2])
     assert banner.startswith("❌ Server Port")
     assert f"(PID {holder.pid}" in banner
     assert f"Fix: kill {holder.pid}" in banner
     assert holder.process.poll() is None
-    assert listening(equipped.port)
+    assert listening(place.port)
 
 
 def test_warnings_do_not_block(equipped: Place) -> None:
-    """What is only a warning is shown yellow with its fix, and the server starts."""
+    """What is only a warning is shown yellow with its fix, and the server starts.
+
+    Whoever ignores SIGTERM on its port gets SIGKILL after the grace that the settings give, and the lines say so.
+    """
     equipped.write_env_file(OPENAI_API_KEY=KEYS["OPENAI_API_KEY"])
     equipped.env_file.chmod(0o644)
-    started = equipped.start().until_ready()
+    holder = equipped.listener("stubborn")
+    started = equipped.start(PREFLIGHT_PORT_GRACE="0.3").until_ready()
+    assert holder.wait() == -signal.SIGKILL
+    before = unwrapped(started.stdout.partition("✅")[0])
+    assert re.search(r"SIGTERM.*SIGKILL.*exited.* listens on 127.0.0.1 port", before)
     banner = unwrapped(started.stdout.partition("2 WARNINGS")[2].partition("16 requirements")[0])
     assert "Environment File Permissions" in banner
     assert f"Fix: chmod 600 {equipped.env_file}" in banner
@@ -189,64 +196,43 @@ def test_demo(place: Place) -> None:
         assert f"⏭️ {title} left out by --demo" in lines
     assert re.search(r"requirements: \d+ passed, \d+ not applicable, in", started.stdout)
     assert "WARNING" not in started.stdout
-    assert started.stop() == 0
-
-
-def test_stale_listener_is_stopped(equipped: Place) -> None:
-    """A server left over on the port is named, asked to end, and the port is served."""
-    holder = equipped.listener()
-    started = equipped.start().until_ready()
-    assert holder.wait() == -signal.SIGTERM
-    before = unwrapped(started.stdout.partition("✅")[0])
-    assert f"127.0.0.1:{equipped.port} is in use by " in before
-    assert f"(PID {holder.pid}, user " in before
-    assert f"listener.py {equipped.port}" in before
-    assert re.search(r"SIGTERM.*exited.* listens on 127.0.0.1 port", before)
-    assert "SIGKILL" not in before
-    assert "stopped " in unwrapped(started.stdout.partition("Port Cleanup")[2].partition("\n")[0])
     assert get(f"{started.url}/health/live")[0] == 200
     assert started.stop() == 0
 
 
-def test_stubborn_listener_is_killed(equipped: Place) -> None:
-    """Who ignores SIGTERM gets SIGKILL after the grace that the settings give, and the lines say so."""
-    holder = equipped.listener("stubborn")
-    started = equipped.start(PREFLIGHT_PORT_GRACE="0.3").until_ready()
-    assert holder.wait() == -signal.SIGKILL
+def test_stale_listener_is_stopped(place: Place) -> None:
+    """A server left over on the port is named, asked to end, and the port is served."""
+    holder = place.listener()
+    started = place.start("--demo", "--app", "small:app").until_ready()
+    assert holder.wait() == -signal.SIGTERM
     before = unwrapped(started.stdout.partition("✅")[0])
-    assert re.search(r"SIGTERM.*SIGKILL.*exited.* listens on 127.0.0.1 port", before)
+    assert f"127.0.0.1:{place.port} is in use by " in before
+    assert f"(PID {holder.pid}, user " in before
+    assert f"listener.py {place.port}" in before
+    assert re.search(r"SIGTERM.*exited.* listens on 127.0.0.1 port", before)
+    assert "SIGKILL" not in before
+    assert "stopped " in unwrapped(started.stdout.partition("Port Cleanup")[2].partition("\n")[0])
+    assert get(started.url) == (200, "small")
     assert started.stop() == 0
 
 
 # Signals.
 
-stopping = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
 
-
-@stopping
-def test_stopped_during_the_checks(equipped: Place, providers: Providers, number: signal.Signals) -> None:
+def test_stopped_during_the_checks(equipped: Place, providers: Providers) -> None:
     """Stopped while a check waits for its answer: a line instead of a traceback, no server, no process left."""
     providers.openai.hangs = True
     started = equipped.start(PREFLIGHT_PROBE_TIMEOUT="20", PREFLIGHT_REQUIREMENT_TIMEOUT="20")
     until(lambda: bool(providers.requests), "a service is asked")
-    assert started.stop(number) == 128 + number
-    assert f"Stopped by {number.name}; nothing was started." in started.stdout
+    assert started.stop(signal.SIGINT) == 130
+    assert "Stopped by SIGINT; nothing was started." in started.stdout
     assert "Traceback" not in started.output
     started.left_nothing()
 
 
-@stopping
-def test_stopped_while_serving(place: Place, number: signal.Signals) -> None:
-    """Stopped while it serves: exit code 0, no process and no listener left."""
-    started = place.start("--demo").until_ready()
-    assert started.stop(number) == 0
-    assert "Traceback" not in started.output
-    started.left_nothing()
-
-
-def test_second_signal_ends_at_once(place: Place) -> None:
+def test_second_signal_ends_at_once(quick: Place) -> None:
     """An application that does not end is ended by a second Ctrl-C."""
-    place.write_module(
+    quick.write_module(
         "guarded",
         "import asyncio\n"
         "async def app(scope, receive, send):\n"
@@ -260,7 +246,7 @@ def test_second_signal_ends_at_once(place: Place) -> None:
         "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
         "    await send({'type': 'http.response.body', 'body': b''})\n",
     )
-    started = place.start("--demo", "--app", "guarded:app", PREFLIGHT_GRACEFUL_TIMEOUT="60").until_ready()
+    started = quick.start("--demo", "--app", "guarded:app", PREFLIGHT_GRACEFUL_TIMEOUT="60").until_ready()
     started.send(signal.SIGINT)
     started.until_says("asked to end")
     assert started.insist(signal.SIGINT) == 0
@@ -278,26 +264,15 @@ def test_interrupted_at_any_moment(place: Place, spoken: str) -> None:
     started.left_nothing()
 
 
-@pytest.mark.parametrize("command", [["run.py"], ["-m", "server"]], ids=["run.py", "server"])
-def test_interrupted_before_it_says_anything(place: Place, command: list[str]) -> None:
-    """Ctrl-C while the command itself is still being imported is no traceback, either."""
-    # In place of the standard library's: something that the command imports, and that takes its time.
-    place.write_module("argparse", "import time\nprint('importing', flush=True)\ntime.sleep(3600)\n")
-    started = place.spawn(sys.executable, *command, "--demo", "--port", str(place.port)).until_says("importing")
-    assert started.stop(signal.SIGINT) == 130
-    assert started.stderr == ""
-    started.left_nothing()
-
-
 @pytest.mark.parametrize("moment", ["checks", "serving"])
 def test_killed_launcher_leaves_nothing(equipped: Place, providers: Providers, moment: str) -> None:
     """When the launcher is killed its children end by themselves."""
     providers.openai.hangs = moment == "checks"
-    started = equipped.start(PREFLIGHT_PROBE_TIMEOUT="20", PREFLIGHT_REQUIREMENT_TIMEOUT="20")
     if moment == "checks":
+        started = equipped.start(PREFLIGHT_PROBE_TIMEOUT="20", PREFLIGHT_REQUIREMENT_TIMEOUT="20")
         until(lambda: bool(providers.requests), "a service is asked")
     else:
-        started.until_ready()
+        started = equipped.start("--app", "small:app").until_ready()
     assert started.family()
     assert started.stop(signal.SIGKILL) == -signal.SIGKILL
     started.left_nothing()
@@ -308,21 +283,12 @@ def test_killed_launcher_leaves_nothing(equipped: Place, providers: Providers, m
 
 def test_python_m_server(place: Place) -> None:
     """``python -m server`` takes the launcher's way."""
-    started = place.spawn(sys.executable, "-m", "server", "--demo", "--port", str(place.port)).until_ready()
+    command = (sys.executable, "-m", "server", "--demo", "--app", "small:app", "--port", str(place.port))
+    started = place.spawn(*command).until_ready()
     assert re.search(r"^\d+ requirements: \d+ passed", started.stdout, re.MULTILINE)
-    assert json.loads(get(f"{started.url}/diagnostics")[1])["origin"] == "start"
+    assert place.report()["origin"] == "start"
     assert started.stop() == 0
     started.left_nothing()
-
-
-@pytest.mark.parametrize("name", ["small:app", "small:factory"])
-def test_other_application(place: Place, name: str) -> None:
-    """Any ASGI application is served, by its name or its factory's; routes that it lacks are not shown."""
-    started = place.start("--demo", "--app", name).until_ready()
-    assert get(started.url) == (200, "small")
-    assert started.stop() == 0
-    assert "/health" not in started.stdout
-    assert "ws://" not in started.stdout
 
 
 # Bound to the loop that it was made in: a future, and a task that goes on.
@@ -355,39 +321,56 @@ async def make():
 """
 
 
-def test_async_factory(place: Place) -> None:
-    """An async factory is awaited in the loop that serves: what it has bound to it works, and goes on meanwhile."""
-    place.write_module("guarded", ASYNC_FACTORY)
-    started = place.start("--demo", "--app", "guarded:make").until_ready()
+@pytest.mark.parametrize(
+    "name, number",
+    [("small:app", signal.SIGINT), ("small:factory", signal.SIGTERM), ("guarded:make", signal.SIGHUP)],
+    ids=["application", "factory", "async factory"],
+)
+def test_other_application(quick: Place, name: str, number: signal.Signals) -> None:
+    """Any ASGI application is served, by its name or its factory's; routes that it lacks are not shown.
+
+    An async factory is awaited in the loop that serves: what it has bound to it works, and goes on meanwhile. Stopped
+    while it serves, by any of these signals, the server ends with exit code 0, and no process and no listener is left.
+    """
+    quick.write_module("guarded", ASYNC_FACTORY)
+    started = quick.start("--demo", "--app", name).until_ready()
     assert get(started.url) == (200, "small")
-    assert started.stop() == 0
+    assert started.stop(number) == 0
+    assert "/health" not in started.stdout
+    assert "ws://" not in started.stdout
+    assert "Traceback" not in started.output
     started.left_nothing()
 
 
-@pytest.mark.parametrize(
-    "source, message, fix",
-    [
-        (
-            "def app(environ, start_response):\n    return [b'']\n",
-            "guarded:app is a WSGI application, called with (environ, start_response)",
-            "wrap it: asgi = a2wsgi.WSGIMiddleware(app)",
-        ),
-        (
-            "from small import app as small\ndef app(config):\n    return small\n",
-            "guarded:app cannot be called: it needs arguments (config)",
-            "give these parameters defaults",
-        ),
-        (
-            "class App:\n    pass\napp = App()\n",
-            "guarded:app is not an ASGI application: it cannot be called (it is of type App)",
-            "name an ASGI application",
-        ),
-    ],
-)
-def test_no_application(place: Place, source: str, message: str, fix: str) -> None:
+# Modules with something that no server could call, what is said of it, and what to do about it.
+NO_APPLICATIONS = {
+    "demanding": (
+        "from small import app as small\ndef app(config):\n    return small\n",
+        "demanding:app cannot be called: it needs arguments (config)",
+        "give these parameters defaults",
+    ),
+    "silent": (
+        "class App:\n    pass\napp = App()\n",
+        "silent:app is not an ASGI application: it cannot be called (it is of type App)",
+        "name an ASGI application",
+    ),
+    "gateway": (
+        "def app(environ, start_response):\n    return [b'']\n",
+        "gateway:app is a WSGI application, called with (environ, start_response)",
+        "wrap it: asgi = a2wsgi.WSGIMiddleware(app)",
+    ),
+}
+
+
+def test_no_application(place: Place) -> None:
     """What no server could call is refused by name, before anything is served, with what to do about it."""
-    place.write_module("guarded", source)
-    started = place.refused("--demo", "--app", "guarded:app")
+    for name, (source, message, fix) in NO_APPLICATIONS.items():
+        place.write_module(name, source)
+        loaded = place.spawn(sys.executable, "-m", "preflight.worker.loadapplication", f"{name}:app", "--demo")
+        assert loaded.wait() == 1
+        assert message in loaded.stderr
+        assert f"\nFix: {fix}" in loaded.stderr
+    started = place.refused("--demo", "--app", "gateway:app")
     assert started.process.returncode == 1
     check = place.check("Application")
     assert check["message"].startswith(message)
@@ -396,15 +379,15 @@ def test_no_application(place: Place, source: str, message: str, fix: str) -> No
     assert f"Fix: {fix}" in started.stdout
 
 
-def test_application_that_fails_to_start(place: Place) -> None:
+def test_application_that_fails_to_start(quick: Place) -> None:
     """An application that imports and then fails in its start-up is exit code 4, with what it said."""
-    place.write_module(
+    quick.write_module(
         "guarded",
         "async def app(scope, receive, send):\n"
         "    await receive()\n"
         "    await send({'type': 'lifespan.startup.failed', 'message': 'the model is not there'})\n",
     )
-    started = place.run("--demo", "--app", "guarded:app", "--no-supervise")
+    started = quick.run("--demo", "--app", "guarded:app", "--no-supervise")
     assert started.process.returncode == 4
     assert READY not in started.output
     assert "THE SERVER ENDED" in started.stdout
@@ -412,9 +395,9 @@ def test_application_that_fails_to_start(place: Place) -> None:
     started.left_nothing()
 
 
-def test_worker_that_dies_while_serving(place: Place) -> None:
+def test_worker_that_dies_while_serving(quick: Place) -> None:
     """A server that ends by itself is exit code 4, and the port is given back."""
-    started = place.start("--demo", "--app", "small:app", "--no-supervise").until_ready()
+    started = quick.start("--demo", "--app", "small:app", "--no-supervise").until_ready()
     for pid in started.family():
         os.kill(pid, signal.SIGKILL)
     assert started.wait() == 4
@@ -430,7 +413,10 @@ SERVING = "Application startup complete"
 
 
 def test_uvicorn_runs_the_suite(place: Place) -> None:
-    """Bare uvicorn runs the suite in the application's start-up; the port is uvicorn's own affair."""
+    """Bare uvicorn runs the suite in the application's start-up; the port is uvicorn's own affair.
+
+    It is the one that uvicorn was given, in the report as well.
+    """
     started = place.spawn(sys.executable, *UVICORN, str(place.port), environ={"PREFLIGHT_DEMO": "1"}).until_says(
         SERVING
     )
@@ -440,6 +426,9 @@ def test_uvicorn_runs_the_suite(place: Place) -> None:
     body = json.loads(get(f"{place.url}/diagnostics")[1])
     assert body["origin"] == "start"
     assert body["checks"]["Server Port"]["outcome"] == "not_applicable"
+    assert body["server"]["port"] == place.port
+    assert place.report()["address"] == f"127.0.0.1:{place.port}"
+    assert body["run_id"] == place.report()["run_id"]
     assert started.stop() in (0, -signal.SIGTERM)
     started.left_nothing()
 
@@ -476,16 +465,3 @@ def test_uvicorn_is_told_a_wrong_name(place: Place) -> None:
     assert "Nonsense: there is no such requirement" in started.stderr
     assert "THE CHECK SUITE ITSELF FAILED" not in started.output
     assert place.report()["run_id"] == "old"
-
-
-def test_uvicorn_without_the_suite(place: Place) -> None:
-    """PREFLIGHT_SKIP=1 starts without a check, says so loudly, and /diagnostics says that nothing was run."""
-    started = place.spawn(sys.executable, *UVICORN, str(place.port), environ={"PREFLIGHT_SKIP": "1"}).until_says(
-        SERVING
-    )
-    assert "PREFLIGHT SKIPPED (PREFLIGHT_SKIP): no requirement was checked" in started.stderr
-    until(lambda: listening(place.port), "uvicorn listens")
-    assert json.loads(get(f"{place.url}/diagnostics")[1])["status"] == "not run"
-    assert json.loads(get(f"{place.url}/health")[1])["warnings"] == ["Preflight was not run"]
-    assert not place.report_file.exists()
-    assert started.stop() in (0, -signal.SIGTERM)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -65,10 +67,16 @@ def is_refused(place: Place, why: str, **circumstances: object) -> None:
 @linux
 @pytest.mark.parametrize("length", ["short", "long"])
 def test_in_a_folder_that_it_cannot_read(place: Place, length: str) -> None:
-    """The current directory is nobody's business, however long the path of the runtime folder is."""
+    """The current directory is nobody's business, however long the path of the runtime folder is.
+
+    A runtime folder that an earlier release has made under a umask which took its owner's rights is opened again.
+    """
     cwd = place.folder / "shut"
     cwd.mkdir()
     environ = {"XDG_RUNTIME_DIR": str(place.folder / ("long" * 30))} if length == "long" else {}
+    if length == "short":
+        (place.folder / "runtime" / "preflight").mkdir()
+        (place.folder / "runtime" / "preflight").chmod(0)
     if os.geteuid() == 0:
         os.chown(cwd, 65534, 65534)
         cwd.chmod(0o700)
@@ -77,24 +85,53 @@ def test_in_a_folder_that_it_cannot_read(place: Place, length: str) -> None:
     goes_ahead(place, cwd=cwd, **environ)
 
 
+# Where a check and a start find a place, for each runtime folder that it is given.
+PLACES = """
+import json, os, sys
+from pathlib import Path
+from preflight.instances import runtime
+
+state, temporary, *given = map(str, sys.argv[1:])
+os.environ["TMPDIR"] = temporary
+found = {}
+for one in given:
+    os.environ["XDG_RUNTIME_DIR"] = one
+    found[one] = [str(runtime.lockable(1, Path(state)))]
+    found[one].append(os.listdir(temporary))
+    found[one].append(str(runtime.folder(Path(state))))
+    os.rmdir(runtime.folder(Path(state)))
+print(json.dumps(found))
+"""
+
+
+def places(state: Path, temporary: Path, *given: str) -> dict[str, list[object]]:
+    """By the runtime folder that is given: where a check finds a place, what it leaves, and where a start finds one."""
+    command = [*ORDINARY, sys.executable, "-c", PLACES, str(state), str(temporary), *given]
+    asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert asked.returncode == 0, asked.stderr
+    found: dict[str, list[object]] = json.loads(asked.stdout)
+    return found
+
+
 @linux
-@pytest.mark.parametrize("given", ["/proc/nowhere/at/all", "relative", "file", "read-only"])
-def test_a_runtime_folder_that_is_of_no_use(place: Place, given: str) -> None:
-    """Not there, not absolute, no folder, not to be written: a start has another place."""
-    match given:
-        case "file":
-            (place.folder / "file").write_text("")
-            given = str(place.folder / "file")
-        case "read-only":
-            (place.folder / "shut").mkdir(mode=0o500)
-            given = str(place.folder / "shut")
-    goes_ahead(place, XDG_RUNTIME_DIR=given, TMPDIR=str(place.folder / "runtime"))
+def test_a_runtime_folder_that_is_of_no_use(tmp_path: Path) -> None:
+    """Not there, not absolute, no folder, not to be written: a check and a start have another place.
+
+    :func:`test_a_planted_folder` starts servers in such a place.
+    """
+    (tmp_path / "file").write_text("")
+    (tmp_path / "shut").mkdir(mode=0o500)
+    (tmp_path / "temporary").mkdir(mode=0o700)
+    (tmp_path / "state").mkdir(mode=0o700)
+    given = ["", "/proc/nowhere/at/all", "relative", str(tmp_path / "file"), str(tmp_path / "shut")]
+    another = str(tmp_path / "temporary" / f"preflight-{os.getuid()}")
+    found = places(tmp_path / "state", tmp_path / "temporary", *given)
+    assert found == {one: [another, [], another] for one in given}
 
 
 @linux
 @pytest.mark.needs_root("nobody else can make another user's folder")
-@pytest.mark.parametrize("given", ["another user's", "none"])
-def test_a_planted_folder(place: Place, given: str) -> None:
+def test_a_planted_folder(place: Place) -> None:
     """Where another account was first among the temporary files, there is a place that it cannot plant."""
     shared = place.folder / "tmp"
     shared.mkdir()
@@ -105,7 +142,9 @@ def test_a_planted_folder(place: Place, given: str) -> None:
     theirs = place.folder / "theirs"
     theirs.mkdir(mode=0o700)
     os.chown(theirs, 65534, 65534)
-    goes_ahead(place, XDG_RUNTIME_DIR=str(theirs) if given != "none" else "", TMPDIR=str(shared))
+    found = [str(place.state / "runtime"), [planted.name], str(place.state / "runtime")]
+    assert places(place.state, shared, str(theirs), "") == {str(theirs): found, "": found}
+    goes_ahead(place, XDG_RUNTIME_DIR=str(theirs), TMPDIR=str(shared))
     assert os.listdir(theirs) == os.listdir(planted) == []
 
 
@@ -114,21 +153,12 @@ def test_a_umask_that_takes_our_own_rights(place: Place) -> None:
     """Nothing is left that blocks a later start, with the same umask or another one."""
     below = place.folder
     place.environ |= {"XDG_RUNTIME_DIR": str(below / "a" / "b"), "PREFLIGHT_STATE_DIR": str(below / "c" / "state")}
-    for umask in (0o777, 0o777, 0o22):
+    for umask in (0o777, 0o777):
         started = start(place, umask=umask).until_ready()
         assert started.stop() == 0, started.output
-    assert start(place, "--check-only", umask=0o777).wait() == 0
+    assert start(place, "--check-only", umask=0o22).wait() == 0
     for folder in ("a/b/preflight", "c/state", "c"):
         assert stat.S_IMODE((place.folder / folder).stat().st_mode) == 0o700
-
-
-@linux
-def test_folders_of_an_earlier_release_under_such_a_umask(place: Place) -> None:
-    """A runtime folder that its own owner cannot enter is opened again."""
-    (place.folder / "runtime" / "preflight").mkdir()
-    (place.folder / "runtime" / "preflight").chmod(0)
-    started = start(place).until_ready()
-    assert started.stop() == 0
 
 
 @linux
@@ -156,20 +186,24 @@ def test_a_full_file_system(place: Place, room: str) -> None:
         ' "$XDG_RUNTIME_DIR/filler"; exec "$@"'
     )
     command = ["unshare", "-m", "sh", "-c", fill, "sh", sys.executable, "run.py", "--port", str(place.port), *SMALL]
-    check = place.spawn(*command, "--check-only")
-    assert check.wait() == 0, check.output
-    started = place.spawn(*command).until_ready()
-    assert started.stop() == 0
+    # Check and start look for a place in the same way: with each room one of them finds another one, and one has none.
+    if room == "none":
+        check = place.spawn(*command, "--check-only")
+        assert check.wait() == 0, check.output
+    else:
+        started = place.spawn(*command).until_ready()
+        assert started.stop() == 0
     holder = place.listener()
     if (place.state / "runtime").exists():
         shutil.rmtree(place.state / "runtime")
     (place.state / "runtime").write_text("")
-    for options in ((), ("--check-only",)):
-        refused = place.spawn(*command, *options, environ={"TMPDIR": str(place.folder / "runtime")})
-        assert refused.wait() == 1, refused.output
-        assert "No space left on device" in refused.output
-        assert "Fix: " in refused.output
-        assert "Traceback" not in refused.output
+    refused = place.spawn(
+        *command, *([] if room == "none" else ["--check-only"]), environ={"TMPDIR": str(place.folder / "runtime")}
+    )
+    assert refused.wait() == 1, refused.output
+    assert "No space left on device" in refused.output
+    assert "Fix: " in refused.output
+    assert "Traceback" not in refused.output
     assert holder.process.poll() is None
 
 

@@ -8,8 +8,6 @@ import sys
 import urllib.request
 from typing import Any
 
-import pytest
-
 from preflight.report import model as report
 from tests.e2e.clients import over
 from tests.e2e.place import Place, Started, get, listening
@@ -29,29 +27,42 @@ def serve(place: Place, *command: str, **environ: str) -> Started:
     return started
 
 
-@pytest.mark.parametrize("configured", ["the port", "another port"])
-def test_skipped(configured: str, place: Place) -> None:
-    """What another process found out is not this server's: nothing was run, until it runs something itself."""
-    environ = {"PREFLIGHT_PORT": str(place.port)} if configured == "the port" else {}
-    place.plant_report()  # of this very address, and good
-    if not environ:
-        found = report.load(place.report_file)
-        report.publish(
-            report.Report.from_json(
-                {**found.to_json(), "preflight": {**found.to_json()["preflight"], "address": "127.0.0.1:8002"}}
-            ),
-            place.report_file,
-        )
-    started = serve(place, *UVICORN, str(place.port), PREFLIGHT_SKIP="1", **environ)
+def plant(place: Place, address: str) -> None:
+    """A good report about this address."""
+    place.plant_report()
+    found = report.load(place.report_file).to_json()
+    changed = {**found, "preflight": {**found["preflight"], "address": address}}
+    report.publish(report.Report.from_json(changed), place.report_file)
+
+
+def not_run(place: Place) -> None:
+    """Nobody claims that a suite has run for this server."""
     body = diagnostics(place.port)
     assert (body["status"], body["reason"]) == ("not run", "no suite has run for this instance")
     assert (body["checks"], body["summary"], body["run_id"]) == ({}, {"total": 0}, None)
-    assert body["server"]["port"] == place.port
     assert "problem" not in body
     metrics = get(f"{place.url}/metrics")[1]
     assert "\npreflight_may_start 0.0\n" in metrics
     assert "preflight_last_run" not in metrics
     assert "no suite has run" in get(f"{place.url}/diagnostics?format=text")[1]
+
+
+def test_skipped(place: Place) -> None:
+    """What another process found out is not this server's: nothing was run, until it runs something itself.
+
+    A report may be about this very address or about the one that is configured, or be no report.
+    """
+    plant(place, f"127.0.0.1:{place.port}")
+    started = serve(place, *UVICORN, str(place.port), PREFLIGHT_SKIP="1")
+    started.until_says("PREFLIGHT SKIPPED (PREFLIGHT_SKIP): no requirement was checked")
+    assert place.report()["run_id"] == "old"
+    assert diagnostics(place.port)["server"]["port"] == place.port
+    not_run(place)
+    assert json.loads(get(f"{place.url}/health")[1])["warnings"] == ["Preflight was not run"]
+    plant(place, "127.0.0.1:8002")
+    not_run(place)
+    place.report_file.write_text("{")
+    not_run(place)
 
     request = urllib.request.Request(f"{place.url}/diagnostics/run", b"", method="POST")
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
@@ -61,27 +72,6 @@ def test_skipped(configured: str, place: Place) -> None:
     place.plant_report()
     assert diagnostics(place.port)["run_id"] == run_id
     assert "\npreflight_may_start 1.0\n" in get(f"{place.url}/metrics")[1]
-    started.stop()
-
-
-def test_a_corrupt_report_of_others(place: Place) -> None:
-    """It is no problem of a server that has no run of its own."""
-    place.report_file.write_text("{")
-    started = serve(place, *UVICORN, str(place.port), PREFLIGHT_SKIP="1")
-    assert "problem" not in diagnostics(place.port)
-    started.stop()
-
-
-@pytest.mark.parametrize("skip", ["0", "1"])
-def test_the_port_of_uvicorn(skip: str, place: Place) -> None:
-    """The port is the one that uvicorn was given, in the report as well."""
-    started = serve(place, *UVICORN, str(place.port), PREFLIGHT_SKIP=skip)
-    body = diagnostics(place.port)
-    assert body["server"]["port"] == place.port
-    assert body["status"] == ("not run" if skip == "1" else body["status"])
-    if skip == "0":
-        assert place.report()["address"] == f"127.0.0.1:{place.port}"
-        assert body["run_id"] == place.report()["run_id"]
     started.stop()
 
 

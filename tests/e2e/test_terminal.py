@@ -27,6 +27,14 @@ def opened() -> Iterator[list[Pseudo]]:
         terminal.close()
 
 
+@pytest.fixture
+def down(quick: Place) -> Place:
+    """A project that nothing can be served of at the moment, which takes no time to find out."""
+    quick.environ |= {"PREFLIGHT_DEMO": "1", "PREFLIGHT_APP": "small:app"}
+    (quick.root / "down").touch()
+    return quick
+
+
 def test_progress_and_colours(equipped: Place, providers: Providers, opened: list[Pseudo]) -> None:
     """While a slow service is waited for its requirement stands in the progress line; banners are coloured."""
     providers.openai.hangs = True
@@ -41,9 +49,9 @@ def test_progress_and_colours(equipped: Place, providers: Providers, opened: lis
     assert "…" not in terminal.shown.partition(BLOCKED)[2]
 
 
-def test_no_color(equipped: Place, opened: list[Pseudo]) -> None:
+def test_no_color(down: Place, opened: list[Pseudo]) -> None:
     """NO_COLOR: no colours in the banners, and the words stay."""
-    terminal = Pseudo(equipped, "--check-only", "--app", "small:app", NO_COLOR="1", PREFLIGHT_PYTHON=">=3.99")
+    terminal = Pseudo(down, "--check-only", NO_COLOR="1")
     opened.append(terminal)
     assert terminal.wait() == 1
     assert BLOCKED in terminal.shown
@@ -52,7 +60,7 @@ def test_no_color(equipped: Place, opened: list[Pseudo]) -> None:
 
 def test_control_c(place: Place, opened: list[Pseudo]) -> None:
     """Ctrl-C on a terminal while it serves drains and ends with exit code 0 and no traceback."""
-    terminal = Pseudo(place, "--demo")
+    terminal = Pseudo(place, "--demo", "--app", "small:app")
     opened.append(terminal)
     terminal.until_shows(READY)
     terminal.press(b"\x03")
@@ -80,39 +88,41 @@ def test_narrow_terminal(place: Place, opened: list[Pseudo], columns: int) -> No
     assert f"Fix: set OPENAI_API_KEY in {place.env_file}" in whole
 
 
-@pytest.mark.parametrize("columns", [40, 80])
-def test_history_on_a_narrow_terminal(place: Place, opened: list[Pseudo], columns: int) -> None:
+def test_history_on_a_narrow_terminal(down: Place, opened: list[Pseudo]) -> None:
     """Where the table does not fit, each run has lines of its own, and nothing of it is cut."""
-    place.run("--check-only", "--demo", "--app", "small:app")
-    place.run("--check-only", "--demo", "--app", "small:app", PREFLIGHT_MEMORY="900 TB")
-    terminal = Pseudo(place, "--history", columns=columns)
-    opened.append(terminal)
-    assert terminal.wait() == 0
-    lines = [line for line in lines_of(terminal) if line]
-    assert [line for line in lines if len(line) > columns] == []
-    assert "   problems: Memory" in lines
-    assert "   changes: Memory: passed → failed" in lines
-    heads = [line for line in lines if re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d ", line)]
-    assert [("warnings" in head, "passed" in head) for head in heads] == [(True, False), (False, True)]
-    assert "\n".join(lines).count(f"127.0.0.1:{place.port}") == 2
-    wide = Pseudo(place, "--history", columns=160)
+    (down.root / "down").unlink()
+    down.run("--check-only")
+    (down.root / "down").touch()
+    down.run("--check-only")
+    for columns in (40, 80):
+        terminal = Pseudo(down, "--history", columns=columns)
+        opened.append(terminal)
+        assert terminal.wait() == 0
+        lines = [line for line in lines_of(terminal) if line]
+        assert [line for line in lines if len(line) > columns] == []
+        assert "   problems: Service" in lines
+        assert "   changes: Service: passed → failed" in " ".join(lines)
+        heads = [line for line in lines if re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d ", line)]
+        assert [("failed" in head, "passed" in head) for head in heads] == [(True, False), (False, True)]
+        assert "\n".join(lines).count(f"127.0.0.1:{down.port}") == 2
+    wide = Pseudo(down, "--history", columns=160)
     opened.append(wide)
     assert wide.wait() == 0
     assert lines_of(wide)[0].split() == ["When", "Origin", "Address", "Status", "Took", "Problems", "Changes"]
 
 
-@pytest.mark.parametrize("columns", [40, 80])
-def test_port_status_on_a_narrow_terminal(place: Place, opened: list[Pseudo], columns: int) -> None:
+def test_port_status_on_a_narrow_terminal(place: Place, opened: list[Pseudo]) -> None:
     """Where the table does not fit, each holder has a line for each of its facts."""
     holder = place.listener("with", "many", "words", "so", "that", "its", "command", "is", "long")
-    terminal = Pseudo(place, "--port-status", columns=columns)
-    opened.append(terminal)
-    assert terminal.wait() == 1
-    lines = lines_of(terminal)
-    assert [line for line in lines if len(line) > columns and "/" not in line] == []
-    assert f"PID         {holder.pid}" in lines
-    assert f"Address     127.0.0.1:{place.port}" in lines
-    assert "that its command is long" in " ".join(" ".join(lines).split())
+    for columns in (40, 80):
+        terminal = Pseudo(place, "--port-status", columns=columns)
+        opened.append(terminal)
+        assert terminal.wait() == 1
+        lines = lines_of(terminal)
+        assert [line for line in lines if len(line) > columns and "/" not in line] == []
+        assert f"PID         {holder.pid}" in lines
+        assert f"Address     127.0.0.1:{place.port}" in lines
+        assert "that its command is long" in " ".join(" ".join(lines).split())
 
 
 @pytest.mark.parametrize("columns", [40, 80])
@@ -129,17 +139,17 @@ def test_wrong_usage_on_a_narrow_terminal(place: Place, opened: list[Pseudo], co
 
 
 @pytest.mark.parametrize("columns", [40, 80])
-@pytest.mark.parametrize("folder", ["a", "日本語のフォルダー"])
-def test_what_was_done_on_a_narrow_terminal(
-    place: Place, opened: list[Pseudo], columns: int, folder: str, tmp_path: Path
-) -> None:
+def test_what_was_done_on_a_narrow_terminal(place: Place, opened: list[Pseudo], columns: int, tmp_path: Path) -> None:
     """Words stay whole, no line but a command or a path is wider than the terminal, and a command is one line."""
-    (tmp_path / folder).mkdir()
-    bundle = f"{tmp_path / folder}/b.zip"
+    narrow, wide = tmp_path / "a", tmp_path / "日本語のフォルダー"
+    for folder in (narrow, wide):
+        folder.mkdir()
+    bundled = "look through it before you attach it to a public issue."
     for options, said, command in (
         (["--init"], "Now open it and fill in OPENAI_API_KEY, then run:", f"{sys.executable} {place.root}/run.py"),
         (["--init"], "exists and was left as it is.", ""),
-        (["--bundle", bundle], "look through it before you attach it to a public issue.", ""),
+        (["--bundle", f"{narrow}/b.zip"], bundled, ""),
+        (["--bundle", f"{wide}/b.zip"], bundled, ""),
         (["--test-notify"], f"PREFLIGHT_NOTIFY is not set: set it in {place.env_file} or the environment", ""),
     ):
         terminal = Pseudo(place, *options, columns=columns)
@@ -164,22 +174,22 @@ def test_an_empty_notify_on_a_narrow_terminal(place: Place, opened: list[Pseudo]
 
 
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"PYTHONIOENCODING": "ascii"}])
-def test_terminal_without_emoji(place: Place, opened: list[Pseudo], variables: dict[str, str]) -> None:
+def test_terminal_without_emoji(down: Place, opened: list[Pseudo], variables: dict[str, str]) -> None:
     """Where emoji cannot be shown there are words in their place."""
-    place.environ |= variables
-    terminal = Pseudo(place, "--check-only", "--offline", "--app", "small:app", term=variables.get("TERM", "xterm"))
+    down.environ |= variables
+    terminal = Pseudo(down, "--check-only", term=variables.get("TERM", "xterm"))
     opened.append(terminal)
     assert terminal.wait() == 1
     text = plain_text(terminal.shown)
-    assert "[FAILED] Environment File" in text
+    assert "[FAILED] Service" in text
     assert "✅" not in text
     assert "❌" not in text
     assert "Traceback" not in text
 
 
-def test_pipe(equipped: Place, providers: Providers) -> None:
+def test_pipe(down: Place) -> None:
     """A pipe gets no escape codes and no progress, whatever TERM says."""
-    started = equipped.run("--check-only", "--app", "small:app", TERM="xterm-256color", PREFLIGHT_PYTHON=">=3.99")
+    started = down.run("--check-only", TERM="xterm-256color")
     assert BLOCKED in started.stdout
     assert ESCAPE not in started.output
     assert "…" not in started.stdout

@@ -94,11 +94,11 @@ def read_until_ready(descriptor: int) -> None:
         said += data
 
 
-def test_reader_has_gone(place: Place, unread: list[Unread]) -> None:
+def test_reader_has_gone(quick: Place, unread: list[Unread]) -> None:
     """``run.py | head``: when the reader has gone it serves on, restarts its worker, and ends with 0."""
     reading, writing = os.pipe()
     try:
-        unread.append(Unread(place, writing))
+        unread.append(Unread(quick, writing))
         os.close(writing)
         read_until_ready(reading)
     finally:
@@ -107,11 +107,11 @@ def test_reader_has_gone(place: Place, unread: list[Unread]) -> None:
     assert unread[0].stop() == 0
 
 
-def test_terminal_has_gone(place: Place, unread: list[Unread]) -> None:
+def test_terminal_has_gone(quick: Place, unread: list[Unread]) -> None:
     """A terminal that was closed is no reason to end, either: writing to it is an error of its own kind (EIO)."""
     screen, terminal = pty.openpty()
     try:
-        unread.append(Unread(place, terminal))
+        unread.append(Unread(quick, terminal))
         os.close(terminal)
         read_until_ready(screen)
     finally:
@@ -120,18 +120,9 @@ def test_terminal_has_gone(place: Place, unread: list[Unread]) -> None:
     assert unread[0].stop() == 0
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
-def test_full_disk(place: Place, unread: list[Unread]) -> None:
-    """A log on a full disk loses lines, and nothing else."""
-    with open("/dev/full", "w") as full:
-        unread.append(Unread(place, full.fileno()))
-    unread[0].crashes_and_comes_back()
-    # 120: Python could not flush what it still had to say.
-    assert unread[0].stop() in (0, 120)
-
-
-def test_nohup(place: Place) -> None:
+def test_nohup(quick: Place) -> None:
     """Started with nohup it outlives SIGHUP; SIGTERM still ends it in order."""
+    place = quick
     command = ["nohup", sys.executable, "run.py", "--port", str(place.port), "--demo", "--app", "small:app"]
     started = place.spawn(*command).until_ready()
     ignored = int(Path(f"/proc/{started.pid}/status").read_text().partition("SigIgn:")[2].split()[0], 16)

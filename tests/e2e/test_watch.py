@@ -79,12 +79,30 @@ def rounds(place: Place, count: int = 2) -> None:
 # --wait.
 
 
+def break_settings(place: Place) -> str:
+    """Write nonsense into pyproject.toml; returns what stood there before."""
+    table = place.root / "pyproject.toml"
+    good = table.read_text()
+    table.write_text(good.replace("[tool.preflight]", "[tool.preflight]\nnonsense = 1"))
+    return good
+
+
 def test_a_start_waits(services: Place) -> None:
-    """What is missing comes up meanwhile: the start goes on then, and says what it waited for."""
-    started = services.start("--wait", "30").until_says("blocked by Database")
+    """What is missing comes up meanwhile: the start goes on then, and says what it waited for.
+
+    What is wrong in pyproject.toml while it waits is said once, and waited for like anything else.
+    """
+    started = services.start("--wait", "60").until_says("blocked by Database")
     assert not listening(services.port)
     assert BLOCKED not in started.stdout
+    good = break_settings(services)
+    started.until_says("waiting for valid settings: pyproject.toml:")
     (services.root / "up").touch()
+    time.sleep(2 * PAUSE)  # nothing is to happen for two rounds, and it is not to be said again
+    assert started.process.poll() is None
+    assert not listening(services.port)
+    assert started.output.count("waiting for valid settings") == 1
+    (services.root / "pyproject.toml").write_text(good)
     started.until_ready()
     assert re.search(CLOCK + r"Database: failed -> passed \(answers\)", started.stdout)
     assert re.search(CLOCK + "nothing blocks", started.stdout)
@@ -92,15 +110,6 @@ def test_a_start_waits(services: Place) -> None:
     assert services.report()["origin"] == "start"
     assert started.stop() == 0
     started.left_nothing()
-
-
-def test_nothing_to_wait_for(services: Place) -> None:
-    """A start that nothing blocks is a start like any other: one run, one header."""
-    (services.root / "up").touch()
-    started = services.start("--wait", "30").until_ready()
-    assert started.stdout.count("Preflight 0.") == 1
-    assert history(services) == 1
-    assert started.stop() == 0
 
 
 def test_in_vain(services: Place) -> None:
@@ -117,24 +126,26 @@ def test_in_vain(services: Place) -> None:
     started.left_nothing()
 
 
-def test_only_what_is_new_is_kept(services: Place) -> None:
-    """Rounds that found nothing new are published, and do not fill the history."""
-    started = services.start(*AT_ONCE, "--wait", "30").until_says("blocked by Database")
+def test_a_check_waits(services: Place) -> None:
+    """With --check-only and a format: standard output holds the last round's report and nothing else.
+
+    Rounds that found nothing new are published, and do not fill the history. A suite that breaks is tried again: a
+    folder that is mounted late can break it, and that mends itself, too.
+    """
+    started = services.start(*AT_ONCE, "--wait", "60", "--format", "json").until_says("blocked by Database")
     first = services.report()["run_id"]
     rounds(services)
     assert services.report()["run_id"] != first
     assert history(services) == 1
+    suite = services.root / "preflight" / "requirements" / "test_suite.py"
+    source = suite.read_text()
+    suite.write_text("import not_mounted_yet\n")
+    started.until_says("the check suite itself failed")
     (services.root / "up").touch()
+    suite.write_text(source)
     assert started.wait() == 0
-    assert history(services) == 2
+    assert history(services) == 3
     assert services.report()["status"] == "passed"
-
-
-def test_a_check_waits(services: Place) -> None:
-    """With --check-only and a format: standard output holds the last round's report and nothing else."""
-    started = services.start(*AT_ONCE, "--wait", "30", "--format", "json").until_says("blocked by Database")
-    (services.root / "up").touch()
-    assert started.wait() == 0
     assert json.loads(started.stdout)["preflight"]["status"] == "passed"
     assert "blocked by Database" in started.stderr
 
@@ -155,9 +166,14 @@ def test_the_port_is_neither_freed_nor_held(services: Place) -> None:
 
 
 def test_a_running_instance_goes_on(services: Place) -> None:
-    """A start that waits neither keeps others from starting nor holds a socket that nobody answers on."""
+    """A start that waits neither keeps others from starting nor holds a socket that nobody answers on.
+
+    A start that nothing blocks is a start like any other: one run, one header.
+    """
     (services.root / "up").touch()
-    old = services.start().until_ready()
+    old = services.start("--wait", "30").until_ready()
+    assert old.stdout.count("Preflight 0.") == 1
+    assert history(services) == 1
     (services.root / "up").unlink()
     waiting = services.start("--wait", "30").until_says("blocked by Database")
     assert old.stop() == 0
@@ -175,17 +191,6 @@ def test_a_busy_port_is_waited_for(services: Place) -> None:
     holder.stop()
     started.until_ready()
     assert started.stop() == 0
-
-
-def test_a_suite_that_breaks_is_tried_again(services: Place) -> None:
-    """A folder that is mounted late can break the suite itself: that mends itself, too."""
-    suite = services.root / "preflight" / "requirements" / "test_suite.py"
-    source = suite.read_text()
-    (services.root / "up").touch()
-    suite.write_text("import not_mounted_yet\n")
-    started = services.start(*AT_ONCE, "--wait", "30").until_says("the check suite itself failed")
-    suite.write_text(source)
-    assert started.wait() == 0
 
 
 def test_the_env_file_is_read_again(place: Place) -> None:
@@ -225,41 +230,22 @@ def test_the_env_file_is_read_again(place: Place) -> None:
         assert not any(key in text for key in KEYS.values())
 
 
-def test_settings_that_are_wrong_for_a_while(services: Place) -> None:
-    """What is wrong in pyproject.toml while a start waits is said once, and waited for like anything else."""
-    started = services.start("--wait", "30").until_says("blocked by Database")
-    table = services.root / "pyproject.toml"
-    good = table.read_text()
-    table.write_text(good.replace("[tool.preflight]", "[tool.preflight]\nnonsense = 1"))
-    started.until_says("waiting for valid settings: pyproject.toml:")
-    (services.root / "up").touch()
-    time.sleep(2 * PAUSE)  # nothing is to happen for two rounds, and it is not to be said again
-    assert started.process.poll() is None
-    assert not listening(services.port)
-    assert started.output.count("waiting for valid settings") == 1
-    table.write_text(good)
-    started.until_ready()
-    assert started.stop() == 0
-
-
 def test_settings_that_stay_wrong(services: Place, opened: list[Pseudo]) -> None:
     """When the time is over it ends like any start with such settings, and the terminal has its cursor again."""
     terminal = Pseudo(services, "--wait", "6")
     opened.append(terminal)
     terminal.until_shows("Waiting for")
-    table = services.root / "pyproject.toml"
-    table.write_text(table.read_text().replace("[tool.preflight]", "[tool.preflight]\nnonsense = 1"))
+    break_settings(services)
     assert terminal.wait() == 2
     assert "run.py: error: pyproject.toml:" in terminal.shown
     assert terminal.shown.rfind("\x1b[?25h") > terminal.shown.rfind("\x1b[?25l")
     assert "unknown setting 'nonsense'" in (services.state / "audit.log").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(services: Place, number: int) -> None:
+def test_interrupted(services: Place) -> None:
     """A signal ends the waiting at once: 128 and its number, as before any start, and nothing is left."""
     started = services.start("--wait", "60").until_says("blocked by Database")
-    assert started.stop(number) == 128 + number
+    assert started.stop(signal.SIGTERM) == 143
     assert "nothing was started" in started.output
     assert "Traceback" not in started.output
     started.left_nothing()
@@ -281,18 +267,26 @@ def test_shown_on_a_terminal(services: Place, opened: list[Pseudo]) -> None:
 
 
 def test_watch_in_a_pipe(services: Place) -> None:
-    """A line for the beginning and one for each change; every round is published, what is new is kept."""
+    """A line for the beginning and one for each change; every round is published, what is new is kept.
+
+    Settings that cannot be used are said once, and the watch goes on with the previous ones.
+    """
     watching = services.start("--watch", "1").until_says("blocked by Database")
     first = services.report()
     assert first["origin"] == "check"
+    good = break_settings(services)
+    watching.until_says("keeping the previous settings: pyproject.toml:")
+    rounds(services)
     (services.root / "up").touch()
     watching.until_says("nothing blocks")
+    (services.root / "pyproject.toml").write_text(good)
     (services.root / "second").unlink()
-    until(lambda: len(watching.stdout.splitlines()) == 7, "it has said what changed")
+    until(lambda: len(watching.stdout.splitlines()) == 8, "it has said what changed")
     lines = watching.stdout.splitlines()
     assert all(re.match(CLOCK, line) for line in lines)
-    assert [re.sub(CLOCK, "", line) for line in lines] == [
+    assert [re.sub(f"{CLOCK}|(?<=settings: ).*", "", line) for line in lines] == [
         "blocked by Database",
+        "keeping the previous settings: ",
         "Database: failed -> passed (answers)",
         "Server Port: unknown -> passed",
         "nothing blocks",
@@ -308,27 +302,18 @@ def test_watch_in_a_pipe(services: Place) -> None:
     watching.left_nothing()
 
 
-def test_watch_ends_with_the_last_verdict(services: Place) -> None:
-    """Ctrl-C while nothing blocks: exit code 0."""
-    (services.root / "up").touch()
-    watching = services.start("--watch", "1").until_says("nothing blocks")
-    rounds(services, 1)
-    assert watching.stop(signal.SIGINT) == 0
-
-
 def test_watch_beside_a_server(services: Place) -> None:
-    """It stops nothing: neither an instance of ours nor somebody's server."""
+    """It stops nothing: neither an instance of ours nor somebody's server. Ended while nothing blocks: exit code 0."""
     (services.root / "up").touch()
     served = services.start().until_ready()
     watching = services.start("--watch", "1").until_says("nothing blocks")
     rounds(services, 1)
     assert get(services.url)[1] == "small"
-    assert watching.stop(signal.SIGINT) == 0
     assert served.stop() == 0
     holder = services.listener()
-    watching = services.start("--watch", "1").until_says("nothing blocks")
-    rounds(services, 1)
-    assert watching.stop(signal.SIGTERM) == 0
+    rounds(services)
+    assert holder.process.poll() is None
+    assert watching.stop(signal.SIGINT) == 0
     assert holder.process.poll() is None
 
 
@@ -353,25 +338,6 @@ def test_watch_on_a_terminal(services: Place, opened: list[Pseudo]) -> None:
     assert "Traceback" not in terminal.shown
 
 
-def test_settings_that_break_meanwhile(services: Place) -> None:
-    """Settings that cannot be used are said once, and the watch goes on with the previous ones."""
-    watching = services.start("--watch", "1").until_says("blocked by Database")
-    table = services.root / "pyproject.toml"
-    good = table.read_text()
-    table.write_text(good.replace("[tool.preflight]", "[tool.preflight]\nnonsense = 1"))
-    watching.until_says("keeping the previous settings: pyproject.toml:")
-    rounds(services)
-    (services.root / "up").touch()
-    watching.until_says("nothing blocks")
-    assert watching.output.count("keeping the previous settings") == 1
-    table.write_text(good)
-    (services.root / "second").unlink()
-    watching.until_says("blocked by Second")
-    (services.root / "second").touch()
-    rounds(services)
-    assert watching.stop(signal.SIGINT) == 0
-
-
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -393,10 +359,10 @@ def test_wrong_usage(place: Place, options: tuple[str, ...], message: str) -> No
     assert "Traceback" not in started.output
 
 
-def test_a_watch_whose_reader_has_gone(place: Place) -> None:
+def test_a_watch_whose_reader_has_gone(services: Place) -> None:
     """Nobody will see what changes: it ends, as other commands do whose pipe was closed."""
-    words = [sys.executable, "run.py", "--port", str(place.port), "--watch", "1", "--demo", "--app", "small:app"]
-    watching = subprocess.Popen(words, stdout=subprocess.PIPE, cwd=place.root, env=place.environ)
+    words = [sys.executable, "run.py", "--port", str(services.port), "--watch", "1"]
+    watching = subprocess.Popen(words, stdout=subprocess.PIPE, cwd=services.root, env=services.environ)
     assert watching.stdout is not None
     assert watching.stdout.readline()
     watching.stdout.close()

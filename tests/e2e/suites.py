@@ -1,0 +1,28 @@
+"""Suites that take no time, for tests of something else than what ours checks."""
+
+from __future__ import annotations
+
+# One thing always holds, and a service holds a start up for as long as there is a file that is called "down".
+QUICK = """
+import pytest
+from preflight.contract import unknown
+
+@pytest.mark.critical("Project")
+def test_project(settings):
+    \"\"\"The project is there.\"\"\"
+    found = (settings.root / "pyproject.toml").exists()
+    assert found, "it has gone"
+
+@pytest.mark.critical("Service", fix="start the service")
+def test_service(settings):
+    \"\"\"The service answers.\"\"\"
+    down = (settings.root / "down").exists()
+    assert not down, "it does not answer"
+
+@pytest.mark.critical("Server Port", needs="port", ignorable=False)
+def test_server_port(port):
+    \"\"\"The port can be had.\"\"\"
+    if port.untried:
+        unknown(port.untried)
+    assert port.socket is not None or port.obtainable or port.served_by is not None, port.problem
+"""
