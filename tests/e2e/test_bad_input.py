@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -32,10 +32,12 @@ def one_line(started: Started) -> str:
     return lines[0].removeprefix("run.py: error: ")
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str, root: Path = ROOT, **environ: str) -> str:
+def told(
+    capsys: pytest.CaptureFixture[str], *arguments: str, root: Path = ROOT, environ: Mapping[str, str] | None = None
+) -> str:
     """What the command's options and settings say of this; the tests below start the command itself as well."""
     try:
-        loading.load(root, environ=environ, options=options.parse(arguments).settings)
+        loading.load(root, environ=environ or {}, options=options.parse(arguments).settings)
     except SettingsError as error:
         return str(error)
     except SystemExit as ended:
@@ -81,7 +83,7 @@ def test_variables(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
         ("PREFLIGHT_PORT_CLEANUP", "all", "must be one of user, own, never"),
         ("PREFLIGHT_PROT", "1", "no such setting; did you mean 'PREFLIGHT_PORT'?"),
     ):
-        line = told(capsys, **{variable: value})
+        line = told(capsys, environ={variable: value})
         assert variable in line
         assert message in line
     place.environ[variable] = value
@@ -195,9 +197,8 @@ def test_env_file(project: Place, spoil: Callable[[Path], None], message: str) -
     assert "it is secret" not in started.output + place.report_file.read_text()
 
 
-def test_state_folder_that_cannot_be_made(project: Place) -> None:
+def test_state_folder_that_cannot_be_made(place: Place) -> None:
     """A state folder that cannot be made is a failed requirement, with the report on the terminal alone."""
-    place = about(project, "state")
     started = place.run(*CHECK, "--demo", PREFLIGHT_STATE_DIR="/proc/no/such/place")
     assert started.process.returncode == 1
     assert "/proc/no/such/place cannot be made: " in " ".join(started.stdout.split())
@@ -205,19 +206,17 @@ def test_state_folder_that_cannot_be_made(project: Place) -> None:
 
 
 @unprivileged
-def test_state_folder_that_is_read_only(project: Place) -> None:
+def test_state_folder_that_is_read_only(place: Place) -> None:
     """A state folder that cannot be written is a failed requirement."""
-    place = about(project, "state")
     place.state.chmod(0o500)
     place.before = WITHOUT
     started = place.run(*CHECK, "--demo")
-    assert started.process.returncode == 1
+    assert started.process.returncode == 1, started.output
     assert "cannot be written: Permission denied" in " ".join(started.stdout.split())
 
 
-def test_state_folder_that_is_a_file(project: Place) -> None:
+def test_state_folder_that_is_a_file(place: Place) -> None:
     """A file in the place of the state folder is a failed requirement."""
-    place = about(project, "state")
     shutil.rmtree(place.state)
     place.state.write_text("")
     started = place.run(*CHECK, "--demo")

@@ -146,7 +146,7 @@ def machine(request: pytest.FixtureRequest) -> Machine:
 def test_programs_that_are_spared(command: str, why: str, run: Run) -> None:
     """By name, by arguments where the name is an interpreter's; nothing is signalled, and the reason is told."""
     program = run(*command.split())
-    machines = [*([Linux()] if Linux.works() else []), Portable()]
+    machines: list[Machine] = [*([Linux()] if Linux.works() else []), Portable()]
     attempts = [take("127.0.0.1", program.port, Policy(grace=0.3), machine=machine) for machine in machines]
     for machine, taken in zip(machines, attempts, strict=True):
         assert taken.socket is None, machine
