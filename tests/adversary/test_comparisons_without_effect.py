@@ -15,6 +15,15 @@ import unittest
 
 import pytest
 
+EXPECTED = pytest.raises(TypeError)
+
+class expect(int):
+    "As a library has it whose comparisons raise."
+    __hash__ = int.__hash__
+    def __eq__(self, other):
+        assert int(self) == other
+        return True
+
 def status():
     return 500
 """
@@ -32,6 +41,12 @@ NOTHING = (
     'rows = []; assert len(rows) >= 0, "there are no rows"  # here',
     "assert status() == 200 or True  # here",
     "assert status(), status() == 200  # here",
+    "assert status(), (  # here\n        status() == 200\n    )",
+    "found = status(); assert (  # here\n        found != 500\n        or found != 503\n    )",
+    "rows = []; assert len(  # here\n        rows\n    ) >= 0",
+    "assert (status() == 200 or True) and status()  # here",
+    "status() == 200 and status() == 201  # here",
+    'status() == 200, "it is down"  # here',
 )
 NOTHING_OF_UNITTEST = (
     "self.assertTrue(status(), 200)  # here",
@@ -46,6 +61,9 @@ SOMETHING = (
     "with pytest.raises(TypeError):\n        status() < None",
     'try:\n        status() < ""\n    except TypeError:\n        assert status() == 500',
     "up = status() == 200; assert not up",
+    'status() == 500 or pytest.fail("it is up")',
+    "with EXPECTED:\n        status() < None",
+    "expect(status()) == 500",
 )
 
 

@@ -3,56 +3,55 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dis
 import re
 import warnings
 from collections.abc import Iterable, Iterator
 from types import CodeType
 
-_ANSWERS = ("COMPARE_OP", "IS_OP", "CONTAINS_OP", "UNARY_NOT")
-_DROPPED = re.compile(
-    b"[%b][\\s\\S](?:\\0[\\s\\S])*%b"
-    % (re.escape(bytes(dis.opmap[name] for name in _ANSWERS)), re.escape(bytes([dis.opmap["POP_TOP"]])))
+_RESULTS = ("COMPARE_OP", "IS_OP", "CONTAINS_OP", "UNARY_NOT")
+_CALLS = ("PRECALL", "CALL")
+
+
+def _one_of(*names: str) -> bytes:
+    known = bytes(dis.opmap[name] for name in names if name in dis.opmap)  # PRECALL is Python 3.11's alone
+    return b"[%b][\\s\\S](?:\0[\\s\\S])*" % re.escape(known)  # with its argument, and the caches behind it
+
+
+_DROPPED = re.compile(_one_of(*_RESULTS, "BUILD_TUPLE") + re.escape(bytes([dis.opmap["POP_TOP"]])))
+"""A result in compiled code that the next instruction drops."""
+_MESSAGE = re.compile(
+    _one_of(*_RESULTS) + b"(?:%b){1,2}" % _one_of(*_CALLS) + re.escape(bytes([dis.opmap["RAISE_VARARGS"]]))
 )
-"""An answer in compiled code that the next instruction drops; there may be caches between them."""
-_TRUE = re.compile(rb"\bor[\s\\(]+True\b")
-_COMPARES = re.compile(rb"[=!<>]=")
+"""A result with which an AssertionError is made and raised."""
+_SUSPECT = re.compile(
+    rb"!=[^=]{1,300}\bor\b[^=]{1,300}!="  # each differs from one of two
+    rb"|\blen\([^=<>]{0,200}>=\s*0\b"
+    rb"|\bor[\s\\(]+True\b"
+    rb"|\.assertTrue\("
+)
 _ASSERTS = (ast.Assert, ast.Call)
-_ALWAYS = "compares so that it always holds"
-_WHY_DROPPED = "compares, and nobody looks at the answer: write assert in front of it"
-_WHY_DIFFERENT = f"{_ALWAYS}: whatever differs from one of two values does; write and in place of or"
-_WHY_LENGTH = f"{_ALWAYS}: no length is below 0"
+_WHY_DROPPED = "is a comparison whose result is not used: write assert in front of it"
+_WHY_DIFFERENT = "always holds: every value differs from one of the two; write `and` instead of `or`"
+_WHY_LENGTH = "always holds: no length is below 0"
 _WHY_TRUE = "asserts True, which always holds: remove it"
-_WHY_MESSAGE = "has a comparison for its message, which decides nothing: write and in place of the comma"
+_WHY_MESSAGE = "has a comparison for its message, which decides nothing: write `and` instead of the comma"
 _WHY_NUMBER = "has a value for its message, and compares nothing with it: write assertEqual"
 _WHY_VALUE = "asserts a text or a tuple, which always holds: compare it with something"
 
 
 def without_effect(text: bytes, module: CodeType) -> list[tuple[int, str]]:
     """The lines of a module's file with a comparison that decides nothing, and why; ``module`` is its compiled form."""
-    drops = any(_drops(code) for code in _all(module))
-    if not drops and not _is_suspect(text):
+    if not _SUSPECT.search(text) and not any(map(_is_suspect, _all(module))):
         return []
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.suppress(RecursionError):  # it compiles, but is too deep for a tree
         warnings.simplefilter("ignore")
         tree = ast.parse(text)
-    found = [(node.lineno, why) for node in ast.walk(tree) if isinstance(node, _ASSERTS) for why in _whys(node)]
-    found += [(one.lineno, _WHY_DROPPED) for one in _dropped(tree.body)]
-    return sorted(set(found))
-
-
-def _is_suspect(text: bytes) -> bool:
-    """Whether a file may assert something that always holds: only then is it parsed."""
-    if b".assertTrue(" in text or _TRUE.search(text):
-        return True
-    return any(
-        (line.count(b"!=") > 1 and b" or " in line)  # each differs from one of two
-        or (b"len(" in line and b">=" in line)
-        # A message with a comparison in it.
-        or (line.lstrip().startswith(b"assert") and _COMPARES.search(line.partition(b",")[2]) is not None)
-        for line in text.splitlines()
-        if b"=" in line
-    )
+        found = [(node.lineno, why) for node in ast.walk(tree) if isinstance(node, _ASSERTS) for why in _whys(node)]
+        found += [(one.lineno, _WHY_DROPPED) for one in _dropped(tree.body)]
+        return sorted(set(found))
+    return []
 
 
 def _all(code: CodeType) -> Iterator[CodeType]:
@@ -62,26 +61,47 @@ def _all(code: CodeType) -> Iterator[CodeType]:
             yield from _all(one)
 
 
-def _drops(code: CodeType) -> bool:
+def _is_suspect(code: CodeType) -> bool:
     # Each instruction has two bytes.
-    return any(found.start() % 2 == 0 for found in _DROPPED.finditer(code.co_code))
+    text = code.co_code
+    return any(found.start() % 2 == 0 for one in (_DROPPED, _MESSAGE) for found in one.finditer(text))
 
 
-def _dropped(body: Iterable[ast.AST]) -> Iterator[ast.stmt]:
+def _dropped(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     """The comparisons that stand alone; one that is expected to raise an exception does so without an assertion."""
     for node in body:
-        if isinstance(node, ast.Expr):
-            value = node.value.operand if isinstance(node.value, ast.UnaryOp) else node.value
-            if isinstance(value, ast.Compare):
-                yield node
+        if isinstance(node, ast.Expr) and any(map(_compares, _results(node.value))):
+            yield node
         elif not isinstance(node, ast.Try | ast.TryStar) and not _expects(node):
-            yield from _dropped(ast.iter_child_nodes(node))
+            for field in ("body", "orelse"):
+                yield from _dropped(getattr(node, field, ()))
+            for case in getattr(node, "cases", ()):
+                yield from _dropped(case.body)
 
 
-def _expects(node: ast.AST) -> bool:
+def _results(value: ast.expr) -> list[ast.expr]:
+    """What a statement computes, and drops: of ``x == 1 or pytest.fail()`` what stands last."""
+    match value:
+        case ast.BoolOp(values=values):
+            return values[-1:]
+        case ast.Tuple(elts=elements):
+            return elements
+    return [value]
+
+
+def _compares(value: ast.expr) -> bool:
+    compared = value.operand if isinstance(value, ast.UnaryOp) else value
+    match compared:
+        case ast.Compare(left=ast.Call(func=ast.Name(id="expect"))):  # of a library, whose results compare by raising
+            return False
+    return isinstance(compared, ast.Compare)
+
+
+def _expects(node: ast.stmt) -> bool:
     items = node.items if isinstance(node, ast.With | ast.AsyncWith) else []
-    calls = [one.context_expr.func for one in items if isinstance(one.context_expr, ast.Call)]
-    return any(re.search("raises|warns|suppress", ast.unparse(call), re.IGNORECASE) for call in calls)
+    contexts = [one.context_expr for one in items]
+    named = [one.func if isinstance(one, ast.Call) else one for one in contexts]
+    return any(re.search("raises|warns|suppress|expect", ast.unparse(one), re.IGNORECASE) for one in named)
 
 
 def _whys(node: ast.Assert | ast.Call) -> Iterator[str]:
@@ -100,6 +120,9 @@ def _whys(node: ast.Assert | ast.Call) -> Iterator[str]:
 
 def _always(test: ast.expr) -> Iterator[str]:
     match test:
+        case ast.BoolOp(op=ast.And(), values=values):
+            for one in values:
+                yield from _always(one)
         case ast.BoolOp(op=ast.Or(), values=values):
             if any(isinstance(one, ast.Constant) and one.value is True for one in values):
                 yield _WHY_TRUE
