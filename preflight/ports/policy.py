@@ -8,7 +8,7 @@ refusal says who it is, why, and what a person could do; a stopped process has g
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from preflight.ports import cgroups, fixes, programs
@@ -28,6 +28,7 @@ from preflight.ports.spared import (
 )
 from preflight.text import foreign
 
+_DEBUGGER = "a debugger"
 _NAME = 15  # characters that Linux keeps of a process's name
 _NAMED = 3  # processes that are named at most where one of several is meant
 
@@ -136,7 +137,7 @@ class Asking:
         if (what := self._part_of(process)) is not None:
             return f"it was started by {what}", stopped_here
         if (keeper := self._supervisor(process)) is not None:
-            name = min(_called(keeper) & MANAGERS)
+            name = _known(keeper, MANAGERS)
             again = f"stop it with {name}, which would start it again, or {another}"
             return f"{name} (PID {keeper.pid}) keeps it running", again
         if self._is_of(self.policy.others, process):
@@ -154,23 +155,27 @@ class Asking:
 
     def _spared(self, process: Process, names: set[str]) -> str | None:
         """What kind of program this is, and how it is known, if it is one that is never stopped; None for others."""
+        own = self.is_own(process)  # one that hangs is replaced, although a debugger or a prompt runs it
         kinds = (
             ("infrastructure", self.policy.spare),
             ("an editor", EDITORS),
             ("a browser", BROWSERS),
-            ("a debugger", DEBUGGERS),
+            (_DEBUGGER, DEBUGGERS),
         )
         for kind, spared in kinds:
-            if found := next((name for name in spared if name[:_NAME] in names), None):
+            found = next((name for name in spared if name[:_NAME] in names), None)
+            if found and not (own and kind == _DEBUGGER):
                 return f"{kind} ({found})"
         for interpreter, run in programs.run_by(process.name, process.argv).items():
             for (by, kind), known in PROGRAMS.items():
+                if own and kind == _DEBUGGER:
+                    continue
                 if by == interpreter and (found := max(run & known, key=len, default="")):
                     return f"{kind} ({found}, run by {interpreter})"
             # A name in the settings may be that of a script just as well.
             if found := min(run & (self.policy.spare - INFRASTRUCTURE), default=""):
                 return f"infrastructure ({found}, run by {interpreter})"
-        if process.terminal and not self.is_own(process) and programs.is_prompt(process.name, process.argv):
+        if not own and programs.is_prompt(process.name, process.argv) and _reads_terminal(process):
             return f"an interactive session ({process.name})"
         return None
 
@@ -184,8 +189,12 @@ class Asking:
             return None  # an instance that hangs is replaced, and replaces what has replaced it
         for pid in ancestors(self.machine, process.pid):
             above = self.machine.process(pid)
-            if above is None or _called(above) & MANAGERS:
-                return above
+            if above is None:
+                break
+            if _known(above, MANAGERS):
+                # PID 1 is the parent of orphans as well, which nobody starts again.
+                orphan = above.pid == 1 and above.session != process.session and self.started_from(process)
+                return None if orphan else above
             if above.session != process.session:
                 break
         return None
@@ -221,8 +230,8 @@ class Asking:
         editors = EDITORS.union(*(known for (_, kind), known in PROGRAMS.items() if kind == "an editor"))
         for pid in ancestors(self.machine, process.pid):
             above = self.machine.process(pid)
-            if above is not None and (found := _called(above) & editors):
-                return f"it was started by an editor ({min(found)})"
+            if above is not None and (found := _known(above, editors)):
+                return f"it was started by an editor ({found})"
             if pid == self.pid or pid in self.ancestors:
                 break  # it was started by the shell, say, in which this command was typed
         return ""
@@ -269,9 +278,20 @@ def _names(process: Process) -> set[str]:
     return {name[:_NAME] for name in (process.name, first.rpartition("/")[2].rstrip(":")) if name}
 
 
-def _called(process: Process) -> set[str]:
-    """What the process, or the program that it runs as an interpreter, may be known as."""
-    return _names(process).union(*programs.run_by(process.name, process.argv).values())
+def _known(process: Process, names: Collection[str]) -> str:
+    """That of these names by which the process, or the program that it runs as an interpreter, may be known."""
+    called = _names(process).union(*programs.run_by(process.name, process.argv).values())
+    return min((name for name in names if name in called or name[:_NAME] in called), default="")
+
+
+def _reads_terminal(process: Process) -> bool:
+    """Whether somebody can type what this process reads: ``python < program.py`` has no prompt."""
+    if not process.terminal:
+        return False
+    try:
+        return os.readlink(f"/proc/{process.pid}/fd/0").startswith(("/dev/pts/", "/dev/tty"))
+    except OSError:
+        return True  # not Linux, or it may not be asked
 
 
 def reasons(candidates: Sequence[HolderProcess], asking: Asking, refusals: Sequence[Refusal]) -> tuple[str, ...]:

@@ -29,6 +29,12 @@ _WITH_VALUE = {
 }
 # Options that say that the program comes after them.
 _PROGRAM_NEXT = {"java": ("-jar", "-m", "--module"), "python": ("-m",)}
+_PROGRAM = {
+    "python": re.compile(r"-[A-Za-ln-z]*[cm].*|-|[^-].*", re.DOTALL),
+    "node": re.compile(r"-p?e.*|-p|--(?:eval|print)(?:=.*)?|-|[^-].*", re.DOTALL),
+}
+"""The words with which a program begins: its path, or an option with its text or its name."""
+_PROMPTS = ("asyncio", "code")  # modules that are one
 
 
 def run_by(name: str, argv: Sequence[str]) -> dict[str, set[str]]:
@@ -46,7 +52,7 @@ def run_by(name: str, argv: Sequence[str]) -> dict[str, set[str]]:
 
 def is_prompt(name: str, argv: Sequence[str]) -> bool:
     """Whether this process is Python or Node without a program, or with ``-i``: at a terminal, it has a prompt."""
-    kind = _kind(_base(argv[0]) if argv else "") or _kind(name)
+    kind = _kind(_base(argv[0]) if argv else name)
     if kind not in ("python", "node"):
         return False
     rest = iter(argv[1:])
@@ -55,7 +61,9 @@ def is_prompt(name: str, argv: Sequence[str]) -> bool:
             next(rest, None)
         elif kind == "python" and re.fullmatch(r"-[bBdEIOPqsSuvx]*i[bBdEiIOPqsSuvx]*", word):
             return True
-        elif word in ("-", "-m", "-c", "-e", "--eval", "-p", "--print") or not word.startswith("-"):
+        elif kind == "python" and word == "-m":
+            return next(rest, "") in _PROMPTS
+        elif _PROGRAM[kind].fullmatch(word):
             return False
     return True
 

@@ -13,7 +13,7 @@ _DATA_STORES = (
     " typesense typesense-server clickhouse influxdb3 keydb-server dragonfly milvus chroma dolt edgedb-server"
     " gel-server sqlservr tarantool memgraph rqlited sqld immudb fdbserver yb-master yb-tserver pd-server"
     " risingwave ferretdb pocketbase weed graphql-engine postgrest pgcat pgpool odyssey proxysql temporal"
-    " temporal-server llama-swap llamafile text-generation-router registry mailpit"
+    " temporal-server llama-swap llamafile text-generation-router mailpit"
 )
 _WEB_SERVERS = "nginx apache2 httpd lighttpd haproxy traefik envoy caddy squid varnishd php-fpm"
 _SYSTEM = (
@@ -58,7 +58,7 @@ BROWSERS: frozenset[str] = frozenset(_BROWSERS.split()) | {
     "Google Chrome", "Google Chrome Helper", "Microsoft Edge", "Brave Browser",
 }  # fmt: skip
 
-DEBUGGERS = frozenset({"gdb", "gdbserver", "lldb", "lldb-server", "rr", "dlv"})
+DEBUGGERS = frozenset({"gdb", "gdbserver", "lldb", "lldb-server", "dlv"})
 
 _DOCKER = "docker stop $(docker ps -q --filter publish={port})"
 _PODMAN = "podman stop $(podman ps -q --filter publish={port})"
@@ -138,7 +138,7 @@ PROGRAMS: dict[tuple[str, str], frozenset[str]] = {
         (
             "python",
             "an interactive session",
-            f"{_NOTEBOOKS} ipykernel_launcher ipython IPython bpython ptpython idlelib idle pgcli spyder asyncio code",
+            f"{_NOTEBOOKS} ipykernel_launcher ipython IPython bpython ptpython idlelib idle pgcli spyder",
         ),
         ("python", "a debugger", "pdb ipdb pudb debugpy"),
         ("node", "infrastructure", "n8n verdaccio pm2 node-red configurable-http-proxy"),

@@ -4,7 +4,7 @@ import os
 
 from preflight.ports import Policy, cgroups, here
 from preflight.ports.holders import Holder
-from preflight.ports.machine import Process
+from preflight.ports.machine import Machine, Process
 from preflight.ports.policy import Asking
 
 DOCKER_ID = "4f1c" * 16
@@ -30,13 +30,18 @@ PROCESS = Process(
 
 
 def decide(
-    process: Process, *, policy: Policy | None = None, cgroup: str = "", uid: int | None = None
+    process: Process,
+    *,
+    policy: Policy | None = None,
+    cgroup: str = "",
+    uid: int | None = None,
+    machine: Machine | None = None,
 ) -> tuple[str, str] | None:
     """Why this holder of port 8002 is left alone, and what to do instead; None: it may be stopped."""
     asking = Asking(
         port=8002,
         policy=policy or Policy(),
-        machine=here(),
+        machine=machine or here(),
         pid=1 << 22,
         ancestors=frozenset({99}),
         uid=process.uid if uid is None else uid,

@@ -1,10 +1,12 @@
 """Who may be stopped for a port, and who is left alone."""
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
 from preflight.ports import INFRASTRUCTURE, Policy, Refusal
+from preflight.ports.machine import Machine, Process
 from preflight.ports.spared import FORWARDERS
 from tests import pasting
 from tests.ports.examples import DOCKER_ID, HOLDER, PROCESS, decide
@@ -148,3 +150,44 @@ def test_names_are_names() -> None:
         filled = fix.format(port=8002, pid=4711)
         assert "{" not in filled
         pasting.check(filled)
+
+
+class Below:
+    """A machine on which a process has these above it."""
+
+    def __init__(self, process: Process, *above: Process) -> None:
+        self._processes = {one.pid: one for one in (process, *above)}
+
+    def process(self, pid: int) -> Process | None:
+        return self._processes.get(pid)
+
+    def folder(self, pid: int) -> str:
+        return "/srv/shop"
+
+
+@pytest.mark.parametrize(
+    "name, pid, session, project, kept",
+    [
+        pytest.param("supervisord", 20, 20, "/srv/shop", True, id="its child"),
+        pytest.param("supervisord", 1, 30, "/srv/shop", True, id="a child of PID 1"),
+        pytest.param("supervisord", 1, 1, "/srv/shop", False, id="an orphan of this project that PID 1 has taken in"),
+        pytest.param("supervisord", 1, 1, "/srv/other", True, id="PID 1's, and none of this project's"),
+        pytest.param("supervise-daemo", 20, 20, "/srv/shop", True, id="a name that the kernel cuts"),
+        pytest.param("bash", 20, 20, "/srv/shop", False, id="a shell"),
+    ],
+)
+def test_what_a_supervisor_starts_again(name: str, pid: int, session: int, project: str, *, kept: bool) -> None:
+    """Whoever keeps a program running is named; PID 1 of a container is the parent of orphans, too."""
+    process = replace(PROCESS, parent=pid, session=30)
+    above = replace(PROCESS, pid=pid, name=name, argv=(name,), parent=0, session=session)
+    machine = cast("Machine", Below(process, above))
+    refusal = decide(process, policy=Policy(project=project), machine=machine)
+    assert (refusal is not None and "keeps it running" in refusal[0]) == kept
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["another", "own"])
+def test_an_instance_under_a_debugger(own: bool) -> None:
+    """One of this project's that hangs at a breakpoint is replaced; somebody else's session goes on."""
+    process = replace(PROCESS, argv=("python3", "-m", "debugpy", "--listen", "5678", "run.py"))
+    refusal = decide(process, policy=Policy(own=frozenset({PROCESS.pid}) if own else frozenset()))
+    assert (refusal is None) == own

@@ -82,6 +82,28 @@ def test_what_only_names_it(name: str, command: str) -> None:
     assert decide(replace(PROCESS, name=name, argv=tuple(command.split()))) is None
 
 
+@pytest.mark.parametrize(
+    "name, argv, prompt",
+    [
+        ("python3", ["python3"], True),
+        ("python3", ["python3", "-X", "dev", "-qi", "server.py"], True),
+        ("python3", ["python3", "-m", "code"], True),
+        ("python3", ["python3", "-m", "code.server"], False),
+        ("python3", ["python3", "-mshop"], False),
+        ("python3", ["python3", "-Bcpass"], False),
+        ("python3", ["python3", "-"], False),
+        ("python3", ["gunicorn: master [shop]"], False),
+        ("node", ["node"], True),
+        ("node", ["node", "--eval=serve()"], False),
+        ("node", ["node", "-pe", "serve()"], False),
+        ("bash", ["bash"], False),
+    ],
+)
+def test_prompts(name: str, argv: list[str], *, prompt: bool) -> None:
+    """An interpreter without a program; a program is one however it is given."""
+    assert programs.is_prompt(name, argv) == prompt
+
+
 def test_programs_of_the_settings() -> None:
     """A name in port_spare may be that of a script."""
     from preflight.ports import INFRASTRUCTURE, Policy
