@@ -218,8 +218,8 @@ class Presence:
         unixsockets.hang_up(listener)
 
     def _called(self, listener: socket.socket) -> None:
-        if unixsockets.closing() >= CALLERS:
-            self._loop.unwatch(listener)  # until some have been closed
+        if listener is self._abstract and unixsockets.closing() >= CALLERS:
+            self._loop.unwatch(listener)  # until some have been closed; the file's callers are of this user
             self._resting.append(listener)
             return
         try:

@@ -66,17 +66,18 @@ def take_descriptors(sock: socket.socket, taken: bool) -> bool:
 
 
 def hang_up(sock: socket.socket) -> None:
-    """Close a connection of somebody who may be another account, or a listener that such a one may have called.
+    """Close a connection of somebody who may be another account, or a listener that another account may have called.
 
     Where the system cannot refuse descriptors, a thread waits until those that came are closed.
     """
-    if take_descriptors(sock, False):
-        sock.close()
-        return
-    closing = threading.Thread(target=sock.close, daemon=True)
-    _closing.append(closing)
-    closing.start()
-    closing.join(CLOSING)
+    if not take_descriptors(sock, False):
+        closing = threading.Thread(target=sock.close, daemon=True)
+        with contextlib.suppress(RuntimeError):  # no more threads are allowed: then it takes as long as it takes
+            closing.start()
+            _closing.append(closing)
+            closing.join(CLOSING)
+            return
+    sock.close()
 
 
 _closing: list[threading.Thread] = []
