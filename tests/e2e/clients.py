@@ -21,7 +21,7 @@ class Clients:
     As HTTP allows, a request on a reused connection is tried once more when that was closed meanwhile.
     """
 
-    def __init__(self, port: int, *, keeping: int = 3, reconnecting: int = 2, path: str = "/health/live") -> None:
+    def __init__(self, port: int, *, keeping: int = 2, reconnecting: int = 2, path: str = "/health/live") -> None:
         self.refused: list[str] = []
         self.failed: list[str] = []
         self.answered = 0
@@ -70,7 +70,7 @@ class Clients:
             reused = connection.sock is not None
             with self._counting:
                 self.answered += 1
-            self._over.wait(0.003)  # the machine's processors are for those that start
+            self._over.wait(0.01)  # the machine's processors are for those that start
         connection.close()
 
     def lost_nothing(self) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 from pathlib import Path
 
-import pytest
-
-from tests.e2e.clients import Clients, server
+from preflight import __version__
+from tests.e2e.clients import Clients
 from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import child, worker_of
 from tests.waiting import PATIENCE, until
@@ -69,39 +69,41 @@ def answering(place: Place, how: str = "", **environ: str) -> Started:
     return started
 
 
+def instance_id(place: Place) -> object:
+    """Which instance has its record in the runtime folder: one alone."""
+    (record,) = (place.folder / "runtime" / "preflight").glob(f"{place.port}.*.json")
+    return json.loads(record.read_text())["instance_id"]
+
+
 def asked(started: Started) -> list[str]:
     return [line for line in started.stderr.splitlines() if line.startswith("asked ")]
 
 
-@pytest.mark.parametrize(
-    "how, came",
-    [
-        ("sleeps", "gave no answer within 2 s"),
-        ("raises", "answered with 500"),
-        ("503", "answered with 503"),
-    ],
-)
-def test_replacement_that_does_not_answer(place: Place, how: str, came: str) -> None:
+SILENT = {"sleeps": "gave no answer within 2 s", "raises": "answered with 500", "503": "answered with 503"}
+"""What comes of an application instead of an answer."""
+
+
+def test_replacement_that_does_not_answer(place: Place) -> None:
     """It ends, in order, with exit code 4 and what came; the old one goes on, and its clients notice nothing."""
-    old = place.start("--demo").until_ready()
-    worker, before = worker_of(old), server(place)
-    with Clients(place.port) as clients:
-        for _ in range(2):
+    old = place.start("--demo", "--app", "small:app").until_ready()
+    worker, before = worker_of(old), instance_id(place)
+    with Clients(place.port, path="/") as clients:
+        for how, came in SILENT.items():
             new = answering(place, how)
-            assert new.wait() == 4
+            assert new.wait() == 4, how
             assert READY not in new.output
             banner = new.stdout.partition(REJECTED)[2]
             assert f"The new server was asked for /, and {came}." in banner
             assert f"our instance (PID {old.pid}, since " in banner
             assert f"is still serving 127.0.0.1:{place.port}." in banner
             assert "PREFLIGHT_READY_PATH" in banner
-            assert {line.split()[1] for line in asked(new)} == {"/"}, "nobody's request came to it"
+            assert {line.split()[3] for line in asked(new)} == {f"preflight/{__version__}"}, "no client's request"
             assert "shut down in order" in new.stderr
             assert not new.family()
         clients.go_on()
     clients.lost_nothing()
     assert worker_of(old) == worker
-    assert server(place)["instance_id"] == before["instance_id"]
+    assert instance_id(place) == before
     assert "Replaced" not in old.output
     assert old.stop() == 0
     old.left_nothing()
@@ -129,14 +131,19 @@ def new_gate(place: Place) -> str:
     return str(place.folder / "gate")
 
 
-@pytest.mark.parametrize("how", ["404", "302", "401", ""])
-def test_any_answer_will_do(place: Place, how: str) -> None:
-    """What an answer says is the application's affair, as long as it is none of a broken server."""
+def test_any_answer_will_do_and_its_path_is_a_setting(place: Place) -> None:
+    """What an answer says is the application's affair, as long as it is none of a broken server.
+
+    Another path can be asked for; nothing is asked where nothing shall be: an event loop that turns is enough then.
+    """
     old = place.start("--demo", "--app", "small:app").until_ready()
-    new = answering(place, how).until_ready()
-    assert old.wait() == 0
-    assert len(asked(new)) == 1
-    assert new.stop() == 0
+    for how, path, answered in (("404", "/", 1), ("sleeps", "/good?now=1", 1), ("sleeps", "off", 0)):
+        new = answering(place, how, PREFLIGHT_READY_PATH=path).until_ready()
+        assert old.wait() == 0
+        assert len(asked(new)) == answered, path
+        assert get(f"{place.url}/good") == (200, "answering")
+        old = new
+    assert old.stop() == 0
 
 
 def test_a_server_that_warms_up(place: Place) -> None:
@@ -152,24 +159,6 @@ def test_a_server_that_warms_up(place: Place) -> None:
         clients.go_on()
     clients.lost_nothing()
     assert new.stop() == 0
-
-
-def test_path_is_a_setting(place: Place) -> None:
-    """Another path can be asked for."""
-    old = place.start("--demo", "--app", "small:app").until_ready()
-    new = answering(place, "sleeps", PREFLIGHT_READY_PATH="/good?now=1").until_ready()
-    assert old.wait() == 0
-    assert get(f"{place.url}/good") == (200, "answering")
-    assert new.stop() == 0
-
-
-def test_off(place: Place) -> None:
-    """Nothing is asked where nothing shall be: an event loop that turns is enough then."""
-    old = place.start("--demo", "--app", "small:app").until_ready()
-    new = answering(place, "sleeps", PREFLIGHT_READY_PATH="off").until_ready()
-    assert old.wait() == 0
-    assert asked(new) == []
-    new.stop()
 
 
 def test_agent_answers_for_itself(place: Place) -> None:
@@ -198,41 +187,42 @@ def test_first_start_asks_nothing(place: Place) -> None:
 # The old one in the meantime.
 
 
-@pytest.mark.parametrize("when", ["slow start", "sleeps"])
-def test_stopped_before_it_is_ready(place: Place, when: str) -> None:
+def test_stopped_before_it_is_ready(place: Place) -> None:
     """A replacement that is stopped leaves the old one's clients alone, those in the queue included."""
-    old = place.start("--demo").until_ready()
-    with Clients(place.port) as clients:
-        new = answering(place, when, PREFLIGHT_READY_TIMEOUT="60s", PREFLIGHT_GRACEFUL_TIMEOUT="5s")
-        new.until_says("starting up" if when == "slow start" else "asked /")
-        new.send(signal.SIGTERM)
-        new.until_says("Stopping (SIGTERM)")
-        Path(new_gate(place)).touch()
-        new.wait()
-        assert READY not in new.output
-        clients.go_on(100)
+    old = place.start("--demo", "--app", "small:app").until_ready()
+    gate = Path(new_gate(place))
+    with Clients(place.port, path="/") as clients:
+        for when, said in (("slow start", "starting up"), ("sleeps", "asked /")):
+            new = answering(place, when, PREFLIGHT_READY_TIMEOUT="60s", PREFLIGHT_GRACEFUL_TIMEOUT="5s")
+            new.until_says(said)
+            new.send(signal.SIGTERM)
+            new.until_says("Stopping (SIGTERM)")
+            gate.touch()
+            new.wait()
+            assert READY not in new.output
+            clients.go_on()
+            gate.unlink()
     clients.lost_nothing()
-    assert get(f"{place.url}/health")[0] == 200
+    assert get(place.url) == (200, "small")
     assert old.stop() == 0
     old.left_nothing()
 
 
-@pytest.mark.parametrize(
-    "how, title", [("fails to start", "THE SERVER DOES NOT START: the launcher has given up"), ("crashes", REJECTED)]
-)
-def test_replacement_that_crashes(place: Place, how: str, title: str) -> None:
+def test_replacement_that_crashes(place: Place) -> None:
     """One that does not come up, or crashes when it is asked, is given up, and it is said who still serves."""
-    old = place.start("--demo").until_ready()
+    old = place.start("--demo", "--app", "small:app").until_ready()
     worker = worker_of(old)
-    with Clients(place.port) as clients:
-        new = answering(place, how)
-        assert new.wait() == 4
+    titles = {"fails to start": "THE SERVER DOES NOT START: the launcher has given up", "crashes": REJECTED}
+    with Clients(place.port, path="/") as clients:
+        for how, title in titles.items():
+            new = answering(place, how)
+            assert new.wait() == 4, how
+            banner = new.stdout.partition(title)[2]
+            assert f"our instance (PID {old.pid}, since " in banner
+            assert f"is still serving 127.0.0.1:{place.port}." in banner
+            assert "Connections wait" not in new.stdout
         clients.go_on()
     clients.lost_nothing()
-    banner = new.stdout.partition(title)[2]
-    assert f"our instance (PID {old.pid}, since " in banner
-    assert f"is still serving 127.0.0.1:{place.port}." in banner
-    assert "Connections wait" not in new.stdout
     assert worker_of(old) == worker
     assert old.stop() == 0
     old.left_nothing()

@@ -6,15 +6,13 @@ import json
 import os
 import re
 import signal
-import sys
 import threading
 import time
 
-import pytest
-
-from tests.e2e.clients import Clients, server
-from tests.e2e.place import READY, Place, get
-from tests.e2e.processes import child, start_is_over, worker_of
+from tests.e2e.beside import BEARER, PREFIX, TOKEN, ask
+from tests.e2e.clients import Clients
+from tests.e2e.place import READY, Place, Started, get
+from tests.e2e.processes import child, pytest_preflight, start_is_over, worker_of
 from tests.waiting import PATIENCE, until
 
 
@@ -22,47 +20,46 @@ def broken_application(place: Place) -> None:
     place.write_module("guarded", "raise RuntimeError('not today')")
 
 
-def test_replaced_under_load(place: Place) -> None:
-    """The second start gets the socket, serves, and the first one ends by itself: no request is lost on the way."""
-    old = place.start("--demo").until_ready()
-    before = server(place)
-    with Clients(place.port) as clients:
-        new = place.start("--demo").until_ready()
-        assert old.wait() == 0
-        clients.go_on()
-    clients.lost_nothing()
-    assert f"Replaced by another start (PID {new.pid}); stopping." in old.stdout
-    assert f"127.0.0.1:{place.port} is served by our instance (PID {old.pid}, since " in new.stdout
-    assert "which keeps serving until this start is ready" in new.stdout
-    assert "SIGTERM" not in old.output + new.output
-    after = server(place)
-    assert after["instance_id"] != before["instance_id"]
-    assert after["pid"] == worker_of(new)
-    assert not old.family()
-    assert new.stop() == 0
-    new.left_nothing()
+def instance(started: Started) -> tuple[object, object]:
+    """Which instance answers at its address: the ID, and the worker's PID."""
+    told = ask(started, f"{PREFIX}/diagnostics", headers=BEARER).json()["server"]
+    return told["instance_id"], told["pid"]
 
 
-def test_replaced_again_and_again(place: Place) -> None:
-    """What was handed over can be handed over again."""
-    current = place.start("--demo", "--app", "small:app").until_ready()
-    with Clients(place.port, path="/") as clients:
+def test_replaced_under_load_again_and_again(place: Place) -> None:
+    """The second start gets the socket, serves, and the first one ends by itself: no request is lost on the way.
+
+    What was handed over can be handed over again.
+    """
+    place.environ["PREFLIGHT_TOKEN"] = TOKEN
+    old = place.start("--demo", "--app", "small:app").until_ready()
+    with Clients(place.port, path="/", keeping=3) as clients:
         for _ in range(2):
-            following = place.start("--demo", "--app", "small:app").until_ready()
-            assert current.wait() == 0
-            assert not current.family()
-            current = following
+            before = instance(old)
+            new = place.start("--demo", "--app", "small:app").until_ready()
+            assert old.wait() == 0
+            clients.go_on()
+            assert f"Replaced by another start (PID {new.pid}); stopping." in old.stdout
+            assert f"127.0.0.1:{place.port} is served by our instance (PID {old.pid}, since " in new.stdout
+            assert "which keeps serving until this start is ready" in new.stdout
+            assert "SIGTERM" not in old.output + new.output
+            after = instance(new)
+            assert after[0] != before[0]
+            assert after[1] == worker_of(new)
+            assert not old.family()
+            old = new
     clients.lost_nothing()
-    assert current.stop() == 0
-    current.left_nothing()
+    assert old.stop() == 0
+    old.left_nothing()
 
 
 def test_failing_preflight_leaves_the_old_one(place: Place) -> None:
     """A start that is refused does not touch the instance that serves, and says that it is still serving."""
+    place.environ["PREFLIGHT_TOKEN"] = TOKEN
     broken_application(place)
-    old = place.start("--demo").until_ready()
-    worker, before = worker_of(old), server(place)
-    with Clients(place.port) as clients:
+    old = place.start("--demo", "--app", "small:app").until_ready()
+    before = instance(old)
+    with Clients(place.port, path="/") as clients:
         new = place.run("--demo", "--app", "guarded:app")
         clients.go_on()
     clients.lost_nothing()
@@ -71,10 +68,10 @@ def test_failing_preflight_leaves_the_old_one(place: Place) -> None:
     assert f"our instance (PID {old.pid}, since " in new.stdout
     assert f") is still serving 127.0.0.1:{place.port}." in new.stdout
     assert not new.family()
-    assert worker_of(old) == worker
-    assert server(place)["instance_id"] == before["instance_id"]
-    assert get(f"{place.url}/health")[0] == 200
-    assert get(f"{place.url}/health/ready")[0] == 200
+    assert instance(old) == before
+    assert worker_of(old) == before[1]
+    assert get(f"{place.url}{PREFIX}/health")[0] == 200
+    assert get(f"{place.url}{PREFIX}/health/ready")[0] == 200
     assert old.stop() == 0
     assert "Replaced" not in old.output
     old.left_nothing()
@@ -83,12 +80,12 @@ def test_failing_preflight_leaves_the_old_one(place: Place) -> None:
 def test_killed_starter_leaves_the_old_one(place: Place) -> None:
     """A starter that is killed with the socket in its hands is no concern of the instance's."""
     place.write_module("guarded", "import time\nprint('importing', flush=True)\ntime.sleep(3600)\n")
-    old = place.start("--demo").until_ready()
+    old = place.start("--demo", "--app", "small:app").until_ready()
     new = place.start("--demo", "--app", "guarded:app").until_says("is served by")
     until(lambda: child(new, "preflight.suite") is not None, "its suite runs")
     assert new.stop(signal.SIGKILL) == -signal.SIGKILL
     until(lambda: not new.family(), "its children have gone")
-    assert get(f"{place.url}/health")[0] == 200
+    assert get(place.url) == (200, "small")
     assert old.stop() == 0
     old.left_nothing()
 
@@ -107,48 +104,47 @@ def test_stopped_launcher_gets_signals(place: Place) -> None:
     new.left_nothing()
 
 
-@pytest.mark.parametrize("how, code", [("keep", 0), ("fail", 1)])
-def test_if_running(place: Place, how: str, code: int) -> None:
-    """With keep a running instance is good enough, with fail it is an error; either way it says who serves."""
-    old = place.start("--demo", "--app", "small:app").until_ready()
+def test_if_running(place: Place) -> None:
+    """With keep a running instance is good enough, with fail it is an error; either way it says who serves.
+
+    Where nothing runs, keep and fail start like any other.
+    """
+    old = place.start("--demo", "--app", "small:app", "--if-running", "keep").until_ready()
     worker = worker_of(old)
-    new = place.run("--demo", "--app", "small:app", "--if-running", how)
-    assert new.process.returncode == code, new.output
-    said = f"our instance (PID {old.pid}, since "
-    assert said in new.stdout
-    assert f"serves 127.0.0.1:{place.port}" in new.stdout
-    assert ("ALREADY RUNNING" in new.stdout) is (how == "fail")
-    assert "requirements" not in new.stdout
-    assert worker_of(old) == worker
+    for how, code in (("keep", 0), ("fail", 1)):
+        new = place.run("--demo", "--app", "small:app", "--if-running", how)
+        assert new.process.returncode == code, new.output
+        said = f"our instance (PID {old.pid}, since "
+        assert said in new.stdout
+        assert f"serves 127.0.0.1:{place.port}" in new.stdout
+        assert ("ALREADY RUNNING" in new.stdout) is (how == "fail")
+        assert "requirements" not in new.stdout
+        assert worker_of(old) == worker
     assert old.stop() == 0
+    old.left_nothing()
+    following = place.start("--demo", "--app", "small:app", "--if-running", "fail").until_ready()
+    assert following.stop() == 0
+    following.left_nothing()
 
 
-@pytest.mark.parametrize("how", ["keep", "fail"])
-def test_if_nothing_is_running(place: Place, how: str) -> None:
-    """Where nothing runs, keep and fail start like any other."""
-    started = place.start("--demo", "--app", "small:app", "--if-running", how).until_ready()
-    assert started.stop() == 0
-    started.left_nothing()
-
-
-def test_twenty_at_once(place: Place) -> None:
-    """Twenty starts in the same moment are one wish: one serves, the others say so, and none kills another."""
+def test_many_at_once(place: Place) -> None:
+    """Eight starts in the same moment are one wish: one serves, the others say so, and none kills another."""
     gate = place.folder / "gate"
     place.write_module(
         "guarded",
         "import os, time\nwhile not os.path.exists(os.environ['GATE']):\n    time.sleep(0.01)\nfrom small import app\n",
     )
-    everybody = [place.start("--demo", "--app", "guarded:app", GATE=str(gate)) for _ in range(20)]
+    everybody = [place.start("--demo", "--app", "guarded:app", GATE=str(gate)) for _ in range(8)]
 
     def entered() -> bool:
         said = [one.stdout for one in everybody]
-        return sum("waiting for it" in text for text in said) == 19 and sum("Preflight " in text for text in said) == 1
+        return sum("waiting for it" in text for text in said) == 7 and sum("Preflight " in text for text in said) == 1
 
-    until(entered, "one starts and nineteen wait for it")
+    until(entered, "one starts and seven wait for it")
     gate.touch()
     for one in everybody:
         until(lambda one=one: READY in one.stdout or one.process.poll() is not None, "it serves or has ended")  # type: ignore[misc]
-    until(lambda: sum(one.process.poll() is None for one in everybody) == 1, "nineteen have ended")
+    until(lambda: sum(one.process.poll() is None for one in everybody) == 1, "seven have ended")
     (serving,) = (one for one in everybody if one.process.returncode is None)
     assert READY in serving.stdout
     for one in everybody:
@@ -166,17 +162,16 @@ def test_twenty_at_once(place: Place) -> None:
 
 def test_checks_beside_an_instance(place: Place) -> None:
     """--check-only and ``pytest preflight`` pass beside a live instance, name it, and leave it alone."""
-    old = place.start("--demo").until_ready()
+    old = place.start("--demo", "--app", "small:app").until_ready()
     worker = worker_of(old)
-    pytest_ = [sys.executable, "-m", "pytest", "preflight", "--demo", f"--port={place.port}"]
-    with Clients(place.port, keeping=1, reconnecting=1) as clients:
-        check = place.run("--demo", "--check-only")
+    with Clients(place.port, keeping=1, reconnecting=1, path="/") as clients:
+        check = place.run("--demo", "--app", "small:app", "--check-only")
         assert check.process.returncode == 0, check.output
         found = place.check("Server Port")
         assert found["outcome"] == "passed"
         assert f"served by our instance (PID {old.pid})" in json.dumps(found)
-        plain = place.spawn(*pytest_)
-        assert plain.wait() == 0, plain.output
+        plain = pytest_preflight(place)
+        assert plain.process.returncode == 0, plain.output
         found = place.check("Server Port")
         assert found["outcome"] == "passed"
         assert f"served by our instance (PID {old.pid})" in json.dumps(found)
