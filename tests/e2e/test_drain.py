@@ -17,6 +17,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.e2e.beside import PREFIX
 from tests.e2e.place import Place, Started, get, listening
 from tests.e2e.processes import worker_of
 from tests.privileges import WITHOUT, unprivileged
@@ -99,22 +100,22 @@ def begun(started: Started, count: int = 1) -> None:
 def test_not_ready_while_it_drains(place: Place) -> None:
     """During the delay for load balancers: not ready, but alive and answering, every answer its connection's last."""
     # So long that it is not over before everything was asked: a second signal ends it.
-    started = place.start("--demo", PREFLIGHT_DRAIN_DELAY="60s").until_ready()
+    started = place.start("--demo", "--app", "small:app", PREFLIGHT_DRAIN_DELAY="60s").until_ready()
+    health = f"{place.url}{PREFIX}/health"
     kept = http.client.HTTPConnection("127.0.0.1", place.port, timeout=PATIENCE)
-    kept.request("GET", "/health/ready")
+    kept.request("GET", f"{PREFIX}/health/ready")
     answer = kept.getresponse()
     assert (answer.status, answer.getheader("Connection")) == (200, None)
     answer.read()
     started.send(signal.SIGTERM)
-    until(lambda: get(f"{place.url}/health/ready")[0] == 503, "it is not ready any more")
-    assert json.loads(get(f"{place.url}/health/ready")[1]) == {"status": "draining"}
-    assert get(f"{place.url}/health")[0] == 503
-    assert json.loads(get(f"{place.url}/health")[1])["status"] == "draining"
-    assert get(f"{place.url}/health/live")[0] == 200
-    kept.request("GET", "/diagnostics")
+    until(lambda: get(f"{health}/ready")[0] == 503, "it is not ready any more")
+    assert json.loads(get(f"{health}/ready")[1]) == {"status": "draining"}
+    assert get(health)[0] == 503
+    assert json.loads(get(health)[1])["status"] == "draining"
+    assert get(f"{health}/live")[0] == 200
+    kept.request("GET", "/")
     answer = kept.getresponse()
-    assert (answer.status, answer.getheader("Connection")) == (200, "close")
-    answer.read()
+    assert (answer.status, answer.getheader("Connection"), answer.read()) == (200, "close", b"small")
     kept.close()
     assert listening(place.port)
     started.insist()
@@ -124,7 +125,7 @@ def test_not_ready_while_it_drains(place: Place) -> None:
 
 def test_a_delay_ends_by_itself(place: Place) -> None:
     """New work is accepted for as long as the delay, and not longer."""
-    started = place.start("--demo", PREFLIGHT_DRAIN_DELAY="1s").until_ready()
+    started = place.start("--demo", "--app", "small:app", PREFLIGHT_DRAIN_DELAY="1s").until_ready()
     begin = time.monotonic()
     started.send(signal.SIGTERM)
     assert started.wait() == 0
@@ -155,19 +156,26 @@ def test_no_delay_on_loopback(place: Place) -> None:
     assert time.monotonic() - begin < 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_slow_request_is_answered(place: Place, number: int) -> None:
-    """A request in flight is answered, its connection is closed with the answer, and only then it ends."""
+def test_slow_request_is_answered(place: Place) -> None:
+    """After SIGINT: a request in flight is answered, its connection is closed with the answer, and only then it ends.
+
+    A WebSocket of an application that knows nothing of draining is closed with 1012 and a reason.
+    """
     started = slow(place)
     asked = Asked(place.port)
     begun(started)
-    started.send(number)
-    until(lambda: not listening(place.port), "nobody is let in any more")
-    assert started.process.poll() is None
-    open_gate(place)
-    assert asked.answered()
-    assert asked.connection == "close"
+    with connect(f"ws://127.0.0.1:{place.port}/any") as chat:
+        started.send(signal.SIGINT)
+        until(lambda: not listening(place.port), "nobody is let in any more")
+        assert started.process.poll() is None
+        open_gate(place)
+        assert asked.answered()
+        assert asked.connection == "close"
+        code, reason = closed_with(lambda: chat.recv(timeout=PATIENCE))
+    assert code == 1012
+    assert reason
     assert started.wait() == 0
+    assert "disconnect 1012" in started.output
     assert "not finished" not in started.output
     started.left_nothing()
 
@@ -222,7 +230,10 @@ def test_without_privileges(place: Place) -> None:
 
 
 def test_last_request_on_an_idle_connection(place: Place) -> None:
-    """As long as a drain goes on, a client's idle connection is good for one more request, and told to be over then."""
+    """As long as a drain goes on, a client's idle connection is good for one more request, and told to be over then.
+
+    So is what is in flight when SIGTERM comes.
+    """
     started = slow(place)
     client = http.client.HTTPConnection("127.0.0.1", place.port, timeout=PATIENCE)
     client.request("GET", "/")
@@ -237,7 +248,9 @@ def test_last_request_on_an_idle_connection(place: Place) -> None:
     client.close()
     open_gate(place)
     assert asked.answered()
+    assert asked.connection == "close"
     assert started.wait() == 0
+    assert "not finished" not in started.output
     started.left_nothing()
 
 
@@ -298,46 +311,28 @@ def closed_with(receive: Callable[[], object]) -> tuple[int, str]:
     return frame.code, frame.reason
 
 
-def test_chat_is_told_why(place: Place) -> None:
-    """A chat is closed with 1012 (service restart) and a reason, so that its client knows to come back."""
+def test_turn_is_finished_and_chats_are_told_why(place: Place) -> None:
+    """A chat turn in flight is finished, and its result is delivered before the connection is closed.
+
+    A chat is closed with 1012 (service restart) and a reason, so that its client knows to come back.
+    """
     started = place.start("--demo", PREFLIGHT_GRACEFUL_TIMEOUT="60s").until_ready()
-    with connect(f"ws://127.0.0.1:{place.port}/ws/chat") as chat:
-        assert json.loads(chat.recv(timeout=PATIENCE))["type"] == "connected"
-        begin = time.monotonic()
-        started.send(signal.SIGTERM)
-        code, reason = closed_with(lambda: chat.recv(timeout=PATIENCE))
-    assert code == 1012
-    assert "connect again" in reason
-    assert started.wait() == 0
-    assert time.monotonic() - begin < 30, "a chat that nobody writes in is no reason to wait"
-    started.left_nothing()
-
-
-def test_turn_is_finished(place: Place) -> None:
-    """A chat turn in flight is finished, and its result is delivered before the connection is closed."""
-    started = place.start("--demo", PREFLIGHT_GRACEFUL_TIMEOUT="25s").until_ready()
-    with connect(f"ws://127.0.0.1:{place.port}/ws/chat") as chat:
+    url = f"ws://127.0.0.1:{place.port}/ws/chat"
+    with connect(url) as idle, connect(url) as chat:
+        assert json.loads(idle.recv(timeout=PATIENCE))["type"] == "connected"
         chat.send(json.dumps({"type": "init"}))
         chat.send(json.dumps({"type": "chat", "content": "what failed?"}))
         until(lambda: json.loads(chat.recv(timeout=PATIENCE))["type"] == "progress", "the agent has begun to answer")
+        begin = time.monotonic()
         started.send(signal.SIGTERM)
         until(lambda: json.loads(chat.recv(timeout=PATIENCE))["type"] == "result", "the result is delivered")
-        assert closed_with(lambda: chat.recv(timeout=PATIENCE))[0] == 1012
+        for one in (idle, chat):
+            code, reason = closed_with(lambda one=one: one.recv(timeout=PATIENCE))  # type: ignore[misc]
+            assert code == 1012
+            assert "connect again" in reason
     assert started.wait() == 0
+    assert time.monotonic() - begin < 30, "a chat that nobody writes in is no reason to wait"
     assert "not finished" not in started.output
-    started.left_nothing()
-
-
-def test_foreign_websocket_is_told_why(place: Place) -> None:
-    """An application that knows nothing of draining has its WebSockets closed with 1012 and a reason."""
-    started = slow(place)
-    with connect(f"ws://127.0.0.1:{place.port}/any") as chat:
-        started.send(signal.SIGTERM)
-        code, reason = closed_with(lambda: chat.recv(timeout=PATIENCE))
-    assert code == 1012
-    assert reason
-    assert started.wait() == 0
-    assert "disconnect 1012" in started.output
     started.left_nothing()
 
 
@@ -397,14 +392,13 @@ def test_second_signal(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked, said",
+    "asked, said, number",
     [
-        (0, "nothing was in flight"),
-        (1, "1 request or turn was cut off"),
-        (2, "2 requests or turns were cut off"),
+        (0, "nothing was in flight", signal.SIGINT),
+        (1, "1 request or turn was cut off", signal.SIGTERM),
+        (2, "2 requests or turns were cut off", signal.SIGINT),
     ],
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_a_second_signal_cuts_off(place: Place, asked: int, said: str, number: signal.Signals) -> None:
     """It is counted; while new work was still accepted there may have been none."""
     started = slow(place, PREFLIGHT_GRACEFUL_TIMEOUT="60s", PREFLIGHT_DRAIN_DELAY="60s")

@@ -68,11 +68,15 @@ INSIDE = {
 }
 
 
-def left_no_trace(place: Place, started: Started) -> None:
-    """No orphan, no half report; and the next start gets ready, serves, and leaves nothing either."""
+def left_no_process(place: Place, started: Started) -> None:
+    """No orphan, no half report."""
     until(lambda: not started.family(), "every process that it started has gone")
     if place.report_file.exists():
         report.load(place.report_file)
+
+
+def left_no_trace(place: Place) -> None:
+    """The next start gets ready, serves, and leaves nothing."""
     following = place.start(*OPTIONS).until_ready()
     assert f"127.0.0.1:{place.port} is available." in following.stdout
     assert "waiting for it" not in following.stdout
@@ -83,48 +87,65 @@ def left_no_trace(place: Place, started: Started) -> None:
     assert os.listdir(place.folder / "runtime" / "preflight") == [f"{place.port}.lock"]
 
 
-@pytest.mark.parametrize("moment", [pytest.param(moment, id=name) for name, moment in INSIDE.items()])
-def test_killed_when(place: Place, moment: Moment) -> None:
-    """Killed right before a step of its own: nothing is served, and nothing is left."""
+@pytest.mark.parametrize("who", [LAUNCHER, SUITE, WORKER])
+def test_killed_when(place: Place, who: str) -> None:
+    """Killed right before a step of its own: nothing is served, and nothing is left.
+
+    After each moment comes a start that gets to the next one, which it would not if it minded what is there.
+    """
     place.write_module("sitecustomize", KILLER)
-    started = place.start(*OPTIONS, MOMENT=str(moment))
-    assert started.wait() in CODES[moment.who], started.output
-    assert READY not in started.output
+    for name, moment in INSIDE.items():
+        if moment.who == who:
+            started = place.start(*OPTIONS, MOMENT=str(moment))
+            assert started.wait() in CODES[who], f"{name}: {started.output}"
+            assert READY not in started.output, name
+            assert "waiting for it" not in started.output, name
+            assert "is served by" not in started.output, name
+            assert "is held by" not in started.output, name
+            left_no_process(place, started)
     (place.folder / "modules" / "sitecustomize.py").unlink()
-    left_no_trace(place, started)
+    left_no_trace(place)
 
 
-@pytest.mark.parametrize("who", [SUITE, WORKER])
-def test_killed_as_soon_as_it_exists(place: Place, who: str) -> None:
-    """Killed before it could do anything at all."""
-    started = place.start(*OPTIONS)
+def existing(started: Started, who: str) -> int:
+    """The PID of this child, as soon as there is one."""
     until(lambda: child(started, who) is not None or started.process.poll() is not None, "it exists")
     pid = child(started, who)
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    assert started.wait() in CODES[who], started.output
-    left_no_trace(place, started)
+    assert pid is not None, f"{who}: {started.output}"
+    return pid
+
+
+def test_killed_as_soon_as_it_exists(place: Place) -> None:
+    """Killed before it could do anything at all."""
+    for who in (SUITE, WORKER):
+        started = place.start(*OPTIONS)
+        os.kill(existing(started, who), signal.SIGKILL)
+        assert started.wait() in CODES[who], f"{who}: {started.output}"
+        left_no_process(place, started)
+    left_no_trace(place)
 
 
 @pytest.mark.parametrize("who", [WORKER, LAUNCHER])
-@pytest.mark.parametrize("spoken", [" is available.", "requirements: ", READY], ids=["port", "verdict", "ready"])
-def test_killed_after_it_said(place: Place, who: str, spoken: str) -> None:
-    """Killed from outside between the steps of a start, and while it serves."""
-    started = place.start(*OPTIONS).until_says(spoken)
-    pid = started.pid if who == LAUNCHER else child(started, who)
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    assert started.wait() in CODES[who], started.output
-    left_no_trace(place, started)
+def test_killed_after_it_said(place: Place, who: str) -> None:
+    """Killed from outside between the steps of a start, and while it serves; the next start gets as far and further."""
+    for spoken in (" is available.", "requirements: ", READY):
+        started = place.start(*OPTIONS).until_says(spoken)
+        pid = started.pid if who == LAUNCHER else child(started, who)
+        assert pid is not None, spoken
+        os.kill(pid, signal.SIGKILL)
+        assert started.wait() in CODES[who], f"{spoken}: {started.output}"
+        assert "waiting for it" not in started.output, spoken
+        left_no_process(place, started)
+    left_no_trace(place)
 
 
 def test_killed_while_it_publishes_leaves_the_last_report(place: Place) -> None:
     """A launcher that is killed half way through a report leaves the one before it, whole."""
-    place.run("--demo", "--app", "small:app", "--check-only")
+    place.plant_report()
     before = place.report_file.read_bytes()
     place.write_module("sitecustomize", KILLER)
     moment = INSIDE["launcher while it publishes the report"]
     started = place.start(*OPTIONS, MOMENT=str(moment))
     assert started.wait() == -signal.SIGKILL
     assert place.report_file.read_bytes() == before
-    assert report.load(place.report_file).origin == "check"
+    assert report.load(place.report_file).run_id == "old"

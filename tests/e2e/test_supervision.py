@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -10,12 +9,14 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 import psutil
 import pytest
 
 from preflight import times
 from tests.e2e import namespaces
+from tests.e2e.beside import BEARER, PREFIX, TOKEN, ask
 from tests.e2e.clients import Clients
 from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import BACK, CRASHING, child, crash, crashing, kill_worker, supervised, worker_of
@@ -23,13 +24,18 @@ from tests.ready.listeners import listening
 from tests.waiting import PATIENCE, until
 
 
+def told(started: Started) -> dict[str, Any]:
+    """What /diagnostics says of the instance that answers."""
+    part: dict[str, Any] = ask(started, f"{PREFIX}/diagnostics", headers=BEARER).json()["server"]
+    return part
+
+
 def test_killed_worker_comes_back(place: Place) -> None:
     """kill -9 under load: no connection is refused, another worker goes on, and /diagnostics counts it."""
-    started = supervised(place).until_ready()
-    restarts = json.loads(get(f"{place.url}/diagnostics")[1])["server"]["restarts"]
-    assert restarts == {"count": 0, "last_exit": "", "last_exit_at": ""}
-    instance = json.loads(get(f"{place.url}/diagnostics")[1])["server"]["instance_id"]
-    with Clients(place.port, keeping=3, reconnecting=3) as clients:
+    started = supervised(place, "--app", "small:app", PREFLIGHT_TOKEN=TOKEN).until_ready()
+    before = told(started)
+    assert before["restarts"] == {"count": 0, "last_exit": "", "last_exit_at": ""}
+    with Clients(place.port, keeping=3, reconnecting=3, path="/") as clients:
         for count in (1, 2):
             killed = kill_worker(started)
             until(lambda count=count: started.stdout.count(BACK) == count, "the worker is back")  # type: ignore[misc]
@@ -37,14 +43,14 @@ def test_killed_worker_comes_back(place: Place) -> None:
             assert worker_of(started) != killed
     assert clients.refused == []
     assert len(clients.failed) <= 2 * 6, "a crash costs a client at most the request that was being answered"
-    server = json.loads(get(f"{place.url}/diagnostics")[1])["server"]
+    server = told(started)
     assert server["restarts"]["count"] == 2
     assert server["restarts"]["last_exit"] == "SIGKILL, possibly because memory ran out"
     assert 0 <= time.time() - times.epoch(server["restarts"]["last_exit_at"]) < 60
-    assert server["instance_id"] == instance
+    assert server["instance_id"] == before["instance_id"]
     assert server["uptime_seconds"] >= server["worker_uptime_seconds"]
     assert server["pid"] == worker_of(started)
-    assert get(f"{place.url}/health")[0] == 200
+    assert get(f"{place.url}{PREFIX}/health")[0] == 200
     assert "The worker ended (SIGKILL, possibly because memory ran out); another one starts at once." in started.stdout
     assert started.stdout.count(READY) == 1
     assert started.stop() == 0
@@ -151,11 +157,9 @@ def test_settings_that_break_meanwhile(project: Place) -> None:
     assert started.stop() == 0
 
 
-@pytest.mark.parametrize("environ", [{}, {"PREFLIGHT_SUPERVISE": "0"}])
-def test_not_supervised(place: Place, environ: dict[str, str]) -> None:
+def test_not_supervised(place: Place) -> None:
     """Where nobody shall restart it, the first crash is the end: exit code 4 at once."""
-    options = [] if environ else ["--no-supervise"]
-    started = place.start("--demo", "--app", "small:app", *options, **environ).until_ready()
+    started = place.start("--demo", "--app", "small:app", PREFLIGHT_SUPERVISE="0").until_ready()
     kill_worker(started)
     assert started.wait() == 4
     assert "THE SERVER ENDED" in started.stdout
@@ -203,8 +207,9 @@ def contained(place: Place, how: str, **environ: str) -> Started:
     return place.spawn("sh", "-c", enter, "sh", *command, environ=environ).until_ready()
 
 
-@pytest.mark.parametrize("how", LEFT_TO_THE_RUNTIME)
-@pytest.mark.parametrize("keeper", ["the container runtime", "Kubernetes"])
+@pytest.mark.parametrize(
+    "how, keeper", [("PID 1", "Kubernetes"), ("a script", "the container runtime"), ("an init", "Kubernetes")]
+)
 def test_left_to_others(place: Place, how: str, keeper: str) -> None:
     """Where the container ends with the launcher, the runtime restarts it: the first crash is the end."""
     environ = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"} if keeper == "Kubernetes" else {}

@@ -65,7 +65,11 @@ def checked(place: Place, path: Path, *options: str, **environ: str) -> Started:
 
 
 def test_a_unix_socket_is_served(served: Place, path: Path) -> None:
-    """It answers there and on no port, READY names it, and its file is gone when the server is."""
+    """It answers there and on no port, READY names it, and its file is gone when the server is.
+
+    Of a free one a check says that a start could have it.
+    """
+    assert checked(served, path).process.returncode == 0
     instance = start(served, path).until_ready()
     assert f"unix:{path}" in instance.output
     status, told = ask(path)
@@ -77,16 +81,25 @@ def test_a_unix_socket_is_served(served: Place, path: Path) -> None:
     instance.left_nothing()
 
 
-def test_its_permissions_are_a_setting(served: Place, path: Path) -> None:
-    """From its first moment on, whatever the umask; another start's count once it serves."""
-    start(served, path, PREFLIGHT_UDS_MODE="0600").until_ready()
+def test_permissions_and_a_crash(served: Place, path: Path) -> None:
+    """Its permissions are a setting, from its first moment on, whatever the umask; a next start's count once it serves.
+
+    A worker that crashes is started again: connections wait meanwhile, and the instance is recognised as before.
+    """
+    instance = start(served, path, PREFLIGHT_UDS_MODE="0600").until_ready()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    start(served, path, PREFLIGHT_UDS_MODE="0660").until_ready()
+    before = ask(path)[1]["pid"]
+    os.kill(worker_of(instance), signal.SIGKILL)
+    assert ask(path)[1]["pid"] != before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    second = start(served, path, PREFLIGHT_UDS_MODE="0660").until_ready()
     until(lambda: stat.S_IMODE(path.stat().st_mode) == 0o660, "the new permissions count")
+    assert instance.wait() == 0
+    assert second.stop() == 0
 
 
 def test_a_second_start_replaces_the_first_without_an_outage(served: Place, path: Path) -> None:
-    """The socket is handed over, its file stays, nobody who asks meanwhile notices; a check says who serves."""
+    """The socket is handed over, its file stays, nobody who asks meanwhile notices; checks say who serves."""
     first = start(served, path, RELEASE="1").until_ready()
     before = path.stat().st_ino
     releases: list[object] = []
@@ -120,6 +133,10 @@ def test_a_second_start_replaces_the_first_without_an_outage(served: Place, path
     assert (shown["status"], shown["uds"]) == ("served by an instance of ours", str(path))
     assert shown["instance"]["pid"] == second.pid
     assert [holder["addresses"] for holder in shown["holders"]] == [[f"unix:{path}"]]
+    environ = {"PREFLIGHT_UDS": str(path), "PREFLIGHT_DEMO": "1", "PREFLIGHT_APP": "mine:app"}
+    ran = served.spawn(sys.executable, "-m", "pytest", "preflight", "-q", environ=environ)
+    assert ran.wait() == 0, ran.output
+    assert "served by our instance" in json.dumps(served.report())
     assert second.stop() == 0
     assert not path.exists()
 
@@ -135,22 +152,11 @@ def test_starts_on_two_paths_are_none_of_each_others_business(served: Place, pat
         assert instance.stop() == 0
 
 
-def test_a_worker_that_crashes_is_started_again(served: Place, path: Path) -> None:
-    """Connections wait meanwhile, and the instance is recognised as before."""
-    instance = start(served, path).until_ready()
-    before = ask(path)[1]["pid"]
-    os.kill(worker_of(instance), signal.SIGKILL)
-    assert ask(path)[1]["pid"] != before
-    second = start(served, path).until_ready()
-    assert instance.wait() == 0
-    assert second.stop() == 0
-
-
-def test_a_file_that_a_server_left_behind_is_replaced(served: Place, path: Path) -> None:
+def test_what_a_killed_server_left_is_replaced(served: Place, path: Path) -> None:
     """A check says that a start could serve, and changes nothing; a start does."""
-    with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(path))
-        left.listen()
+    killed = start(served, path).until_ready()
+    killed.send(signal.SIGKILL)
+    killed.kill()
     before = path.stat().st_ino
     assert checked(served, path).process.returncode == 0
     assert path.stat().st_ino == before
@@ -159,14 +165,6 @@ def test_a_file_that_a_server_left_behind_is_replaced(served: Place, path: Path)
     instance = start(served, path).until_ready()
     assert ask(path)[0] == 200
     assert instance.stop() == 0
-
-
-def test_what_a_killed_launcher_left_is_replaced(served: Place, path: Path) -> None:
-    """Nothing listens any more once its worker has ended, too."""
-    instance = start(served, path).until_ready()
-    instance.send(signal.SIGKILL)
-    instance.kill()
-    assert start(served, path).until_ready().stop() == 0
 
 
 def test_another_server_is_never_stopped_for_a_path(served: Place, path: Path) -> None:
@@ -194,7 +192,7 @@ def test_another_server_is_never_stopped_for_a_path(served: Place, path: Path) -
 
 @pytest.mark.parametrize("case", ["long", "file", "folder", "nowhere"])
 def test_a_path_that_cannot_be_served_blocks(served: Place, path: Path, case: str) -> None:
-    """What was found and what helps, before anything is started; what is there stays."""
+    """What was found and what helps, before anything is started; what is there stays. A check says the same."""
     where, said = {
         "long": (path.with_name("x" * 150), "may have at most"),
         "file": (path, "is not a socket"),
@@ -205,12 +203,11 @@ def test_a_path_that_cannot_be_served_blocks(served: Place, path: Path, case: st
         path.write_text("mine")
     elif case == "folder":
         path.mkdir()
-    refused = checked(served, where)
-    assert refused.process.returncode == 1
-    check = served.check("Server Port")
-    assert said in check["message"]
-    assert check["fix"]
-    assert start(served, where).wait() == 1
+    for refusing in (start, checked) if case == "file" else (start,):
+        assert refusing(served, where).wait() == 1
+        check = served.check("Server Port")
+        assert said in check["message"]
+        assert check["fix"]
     assert case != "file" or path.read_text() == "mine"
 
 
@@ -276,17 +273,6 @@ def test_free_port_ends_an_instance_of_ours(served: Place, path: Path) -> None:
     assert f"to={instance.pid}" in signalled
     assert f"it is in the way on unix:{path}" in signalled
     assert not path.exists()
-
-
-def test_pytest_leaves_it_alone(served: Place, path: Path) -> None:
-    """`pytest preflight` says that an instance of ours serves it, and of a free one that a start could have it."""
-    environ = {"PREFLIGHT_UDS": str(path), "PREFLIGHT_DEMO": "1", "PREFLIGHT_APP": "mine:app"}
-    assert checked(served, path).process.returncode == 0
-    instance = start(served, path).until_ready()
-    ran = served.spawn(sys.executable, "-m", "pytest", "preflight", "-q", environ=environ)
-    assert ran.wait() == 0, ran.output
-    assert "served by our instance" in json.dumps(served.report())
-    assert instance.stop() == 0
 
 
 def test_the_agent_server_needs_a_token(place: Place, path: Path) -> None:

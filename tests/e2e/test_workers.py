@@ -137,7 +137,7 @@ def test_a_crash(served: Started) -> None:
             chat.init()
             chat.answer("help")
     assert [metric(text, name) - before for text in in_each(served, "/metrics")] == [3, 3]
-    with Clients(served.port, reconnecting=2) as clients:
+    with Clients(served.port, reconnecting=1) as clients:
         os.kill(two, signal.SIGKILL)
         served.until_says("Worker 2 of 2 ended (SIGKILL, possibly because memory ran out)")
         # At once, while there is one: the other starts for a second at least.
@@ -287,48 +287,44 @@ def test_logins(place: Place) -> None:
     assert started.stop() == 0
 
 
+HALF = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        return
+    first = scope["state"]["preflight"].board.number == 1
+    await send({"type": "http.response.start", "status": 200 if first else 500, "headers": []})
+    await send({"type": "http.response.body", "body": b"new"})
+"""
+
+
 def test_replaced(place: Place) -> None:
-    """Another instance with two workers takes over: nothing is refused or cut off, and the old one leaves nothing."""
+    """Another instance with two workers takes over: nothing is refused or cut off, and the old one leaves nothing.
+
+    One of which one worker does not answer is not let in: no worker of it accepts anything before all have answered,
+    and the old one goes on.
+    """
     place.write_module("echo", ECHO)
+    place.write_module("half", HALF)
     old = place.start("--demo", "--app", "echo:app", *TWO).until_ready()
-    with Clients(place.port, keeping=3, reconnecting=3) as clients:
+    with Clients(place.port) as clients:
+        half = place.start("--demo", "--app", "half:app", *TWO)
+        assert half.wait() == 4
+        clients.go_on(10)
+        assert "and answered with 500" in half.stdout
+        assert get(f"{place.url}/")[1] != "new"
+        assert "Replaced" not in old.stdout
         new = place.start("--demo", "--app", "echo:app", *TWO).until_ready()
         assert old.wait() == 0
         clients.go_on(30)
     assert clients.refused == []
     assert clients.failed == []
-    old_said = "Replaced by another start"
-    assert old_said in old.stdout
+    assert "Replaced by another start" in old.stdout
     assert len(workers_of(new)) == 2
     assert new.stop() == 0
     new.left_nothing()
-
-
-def test_a_new_server_of_which_one_worker_does_not_answer(place: Place) -> None:
-    """It is not let in: no worker of it accepts anything before all have answered, and the old one goes on."""
-    place.write_module("echo", ECHO)
-    place.write_module(
-        "half",
-        "import os\n"
-        "async def app(scope, receive, send):\n"
-        "    if scope['type'] == 'lifespan':\n"
-        "        await receive()\n"
-        "        await send({'type': 'lifespan.startup.complete'})\n"
-        "        await receive()\n"
-        "        return\n"
-        "    first = scope['state']['preflight'].board.number == 1\n"
-        "    await send({'type': 'http.response.start', 'status': 200 if first else 500, 'headers': []})\n"
-        "    await send({'type': 'http.response.body', 'body': b'new'})\n",
-    )
-    old = place.start("--demo", "--app", "echo:app").until_ready()
-    with Clients(place.port, reconnecting=2) as clients:
-        new = place.start("--demo", "--app", "half:app", *TWO)
-        assert new.wait() == 4
-        clients.go_on(10)
-    assert "and answered with 500" in new.stdout
-    assert clients.refused == clients.failed == []
-    assert b"new" not in get(f"{place.url}/")[1].encode()
-    assert old.stop() == 0
 
 
 HALF_STARTED = """
