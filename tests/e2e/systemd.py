@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,7 +94,12 @@ class Systemd:
 
     def until_shown(self, unit: str, name: str, value: str) -> None:
         """Wait until a property has this value."""
-        until(lambda: self.shown(unit, name) == value, f"{name} of {unit} is {value}")
+
+        def is_shown() -> bool:
+            time.sleep(0.2)  # who asks starts two processes each time
+            return self.shown(unit, name) == value
+
+        until(is_shown, f"{name} of {unit} is {value}")
 
     def get(self, path: str = "/") -> str:
         """The body of an answer; one connection, which waits as long as it has to."""

@@ -21,7 +21,6 @@ from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import BACK, kill_worker, worker_of
 from tests.e2e.unixclient import ask
 from tests.servicemanagers import mentioned, passing
-from tests.waiting import until
 
 APP = """
 import json, os
@@ -92,14 +91,19 @@ def test_systemd_itself(place: Place) -> None:
     started.left_nothing()
 
 
-def test_restarts_refuse_nobody(place: Place, start: StartBehind, listener: socket.socket) -> None:
-    """Connections wait in systemd's socket while there is no instance, and the socket is as it was afterwards."""
-    started = start().until_ready()
-    with Clients(place.port, keeping=2, reconnecting=2, path="/") as clients:
-        for _restart in range(3):
-            assert started.stop() == 0
-            started = start().until_ready()
-            clients.go_on(20)
+def test_crashes_and_restarts_refuse_nobody(place: Place, start: StartBehind, listener: socket.socket) -> None:
+    """Another worker serves on the same socket, and connections wait in it while there is no instance.
+
+    It is as it was afterwards.
+    """
+    started = start(*DEMO, "--supervise").until_ready()
+    kill_worker(started)
+    started.until_says(BACK)
+    assert get(place.url) == (200, "small")
+    with Clients(place.port, path="/") as clients:
+        assert started.stop() == 0
+        started = start().until_ready()
+        clients.go_on(20)
     clients.lost_nothing()
     assert started.stop() == 0
     # The end of an instance is not the socket's: whoever holds it still gets every connection.
@@ -109,25 +113,20 @@ def test_restarts_refuse_nobody(place: Place, start: StartBehind, listener: sock
             assert peer == client.getsockname()
 
 
-def test_a_crash_keeps_the_socket(place: Place, start: StartBehind) -> None:
-    """Another worker serves on the same one."""
-    started = start(*DEMO, "--supervise").until_ready()
-    kill_worker(started)
-    started.until_says(BACK)
-    assert get(place.url) == (200, "small")
-    assert started.stop() == 0
-
-
-def test_a_refused_start_leaves_connections_to_the_next_one(place: Place, start: StartBehind) -> None:
-    """Nothing is answered by a start that something blocks; who waits is answered when it has been mended."""
+def test_starts_that_do_not_serve_leave_connections_to_the_next_one(place: Place, start: StartBehind) -> None:
+    """A start that something blocks, or that is stopped, answers nothing and takes nothing away; the next one does."""
     asking, answers = request(place.port)
     refused = start("--demo", "--app", "nosuch:app")
     assert refused.wait() == 1
     assert READY not in refused.output
+    stopped = start(*DEMO, "--wait", "120", "--app", "nosuch:app").until_says("blocked by Application")
+    stopped.send(signal.SIGTERM)
+    assert stopped.wait() == 128 + signal.SIGTERM
     assert not answers
     started = start().until_ready()
     asking.join(120)
     assert answers == [(200, "small")]
+    assert get(place.url) == (200, "small")
     assert started.stop() == 0
 
 
@@ -155,7 +154,7 @@ def test_others_beside_it(place: Place, start: StartBehind) -> None:
 def test_another_unit_on_the_same_socket(place: Place, start: StartBehind) -> None:
     """Two units may have one socket: the one that comes replaces the other like any instance, and nobody is refused."""
     old = start().until_ready()
-    with Clients(place.port, keeping=2, reconnecting=2, path="/") as clients:
+    with Clients(place.port, path="/") as clients:
         new = start().until_ready()
         assert old.wait() == 0
         clients.go_on(20)
@@ -191,16 +190,14 @@ def test_a_unix_socket(place: Place) -> None:
         listener.bind(str(path))
         path.chmod(0o660)
         listener.listen(16)
-        for _life in range(2):
-            started = place.spawn(*passing([listener], [*command, "--app", "mine:app"]), pass_fds=[listener.fileno()])
-            started.until_ready()
-            assert ask(path)[0] == 200
-            assert started.stop() == 0
-            assert stat.S_IMODE(path.stat().st_mode) == 0o660
-            listener.setblocking(False)
-            with pytest.raises(BlockingIOError):  # systemd would start the service again for it
-                listener.accept()
-            listener.setblocking(True)
+        started = place.spawn(*passing([listener], [*command, "--app", "mine:app"]), pass_fds=[listener.fileno()])
+        started.until_ready()
+        assert ask(path)[0] == 200
+        assert started.stop() == 0
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):  # systemd would start the service again for it
+            listener.accept()
     shutil.rmtree(folder)
 
 
@@ -237,16 +234,3 @@ def test_a_socket_that_went_to_the_parent(place: Place, listener: socket.socket)
     assert "note: systemd has passed a socket to the parent process, so this start did not get it" in started.stderr
     assert f"port {place.port} is held by " in started.stdout
     assert "this process runs inside it" in started.stdout
-
-
-def test_stopped_while_it_starts(place: Place, start: StartBehind) -> None:
-    """A start that is stopped has taken nothing away: the next one answers who waited."""
-    asking, answers = request(place.port)
-    started = start(*DEMO, "--wait", "120", "--app", "nosuch:app").until_says("blocked by Application")
-    started.send(signal.SIGTERM)
-    assert started.wait() == 128 + signal.SIGTERM
-    again = start().until_ready()
-    asking.join(120)
-    assert answers == [(200, "small")]
-    until(lambda: get(place.url) == (200, "small"), "it answers")
-    assert again.stop() == 0

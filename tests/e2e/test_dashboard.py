@@ -91,9 +91,8 @@ def filled_in(expression: str) -> str:
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], expression)
 
 
-def test_every_query_has_data(scraped: tuple[Place, Prometheus]) -> None:
+def every_query_has_data(place: Place, prometheus: Prometheus) -> None:
     """None is refused, and each panel and variable shows something of a server that has served and has been asked."""
-    place, prometheus = scraped
     requests.post(f"{place.url}/diagnostics/run", timeout=60).raise_for_status()
     chat(place.port)
     until(lambda: bool(prometheus.query("preflight_reruns_total > 0")), "the re-run was scraped")
@@ -108,8 +107,11 @@ def test_every_query_has_data(scraped: tuple[Place, Prometheus]) -> None:
     assert float(half["value"][1]) > 0
 
 
-def test_every_alert_is_evaluated(scraped: tuple[Place, Prometheus]) -> None:
-    """Prometheus takes each rule, and a server that is well has none firing but what waits for its half hour."""
+def test_every_query_has_data_and_every_alert_is_evaluated(scraped: tuple[Place, Prometheus]) -> None:
+    """Prometheus takes each rule, and a server that is well has none firing but what waits for its half hour.
+
+    Each panel and variable shows something of a server that has served and has been asked.
+    """
     place, prometheus = scraped
     until(lambda: bool(prometheus.query("preflight_healthy == 1")), "it is scraped")
 
@@ -125,6 +127,7 @@ def test_every_alert_is_evaluated(scraped: tuple[Place, Prometheus]) -> None:
 
     # Before the first scrape there was nobody, and that counts until the rules are evaluated again.
     until(lambda: active() == {"PreflightCheckWarns"}, "the warning waits, and nothing else")
+    every_query_has_data(place, prometheus)
     place.started[0].stop()
     until(lambda: bool(prometheus.query('up{job="preflight"} == 0')), "its end was noticed")
     names = {"PreflightGone", "PreflightInstanceDown"}

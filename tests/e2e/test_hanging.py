@@ -14,18 +14,22 @@ import time
 import pytest
 
 from tests.e2e import clocks
+from tests.e2e.beside import BEARER, PREFIX, TOKEN
+from tests.e2e.beside import ask as ask_ours
 from tests.e2e.place import READY, Place, Started, get
 from tests.e2e.processes import BACK, TRACER, kill_worker, worker_of
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, until
 
-# Hangs where and how it is told to, in the lives that it is told; how often it was started stands in a file.
+# Hangs where and how it is told to, in each life or as JSON says of them; how often it was started stands in a file.
 HANGING = """
-import asyncio, os, re, sys, threading, time
+import asyncio, json, os, re, sys, threading, time
 lives = os.environ["LIVES"]
 with open(lives, "a") as file:
     file.write("x")
 life = str(os.path.getsize(lives))
-hangs = os.environ.get("HANGS", "") if life in os.environ.get("IN_LIVES", "12345") else ""
+hangs = os.environ["HANGS"]
+if hangs.startswith("{"):
+    hangs = json.loads(hangs).get(life, "")
 
 async def waits_for_ever():
     await asyncio.Event().wait()
@@ -124,7 +128,7 @@ def test_slow_start_up_is_said(place: Place) -> None:
 
 def test_slow_restart_is_said(place: Place) -> None:
     """After a crash as well, and that connections wait meanwhile."""
-    started = hanging(place, "import", IN_LIVES="2", PREFLIGHT_STARTUP_TIMEOUT="0").until_ready()
+    started = hanging(place, '{"2": "import"}', PREFLIGHT_STARTUP_TIMEOUT="0").until_ready()
     kill_worker(started)
     started.until_says("Waiting for hanging:app: its import has not ended; it has no deadline")
     assert started.stdout.rstrip().endswith("Connections wait.")
@@ -132,17 +136,22 @@ def test_slow_restart_is_said(place: Place) -> None:
     started.left_nothing()
 
 
-@pytest.mark.parametrize("hangs, what", [("import", "import"), ("await", "start-up (its lifespan)")])
-def test_restart_that_does_not_end(place: Place, hangs: str, what: str) -> None:
+def test_restart_that_does_not_end(place: Place) -> None:
     """Another worker that does not start is ended at the deadline, and who waits is answered by the next one."""
-    started = hanging(place, hangs, IN_LIVES="2", PREFLIGHT_STARTUP_TIMEOUT="2s").until_ready()
-    kill_worker(started)
-    started.until_says("another one starts at once")
-    assert get(place.url) == (200, "life 3")
-    assert f"The {what} of hanging:app has not ended within 2 s." in started.stdout
+    hangs = json.dumps({"2": "import", "4": "await"})
+    started = hanging(place, hangs, PREFLIGHT_STARTUP_TIMEOUT="2s").until_ready()
+
+    def heard(words: str, count: int) -> None:
+        until(lambda: started.stdout.count(words) == count, f"{words} was said {count} times")
+
+    for count, what in ((1, "import"), (2, "start-up (its lifespan)")):
+        kill_worker(started)
+        heard("another one starts ", 2 * count - 1)
+        assert get(place.url) == (200, f"life {2 * count + 1}")
+        assert f"The {what} of hanging:app has not ended within 2 s." in started.stdout
+        heard(BACK, count)
     fix = "Fix: make the application start faster, or set PREFLIGHT_STARTUP_TIMEOUT to a longer time."
     assert fix in started.stdout
-    started.until_says(BACK)
     assert started.stop() == 0
 
 
@@ -175,41 +184,36 @@ def test_import_beyond_the_whole_run(place: Place) -> None:
 # Later.
 
 
-@pytest.mark.parametrize("hangs", ["turns_for_ever", "sleeps_for_ever", "holds_the_lock"])
-def test_hanging_worker_is_replaced(place: Place, hangs: str) -> None:
-    """A worker whose event loop stands still is shown with its stacks and ended; another one goes on."""
-    started = hanging(place, PREFLIGHT_HEARTBEAT="1s").until_ready()
-    before = worker_of(started)
-    begin(place, hangs)
-    started.until_says(BACK)
-    assert get(place.url) == (200, "life 2")
-    assert worker_of(started) != before
-    banner = started.stdout.partition(HANGS)[2]
-    assert (
-        f"The application's event loop has sent no heartbeat for 1 s. The worker (PID {before}) is being killed."
-        in banner
-    )
-    stacks = banner.partition("Where it hangs:")[2].partition("The worker ended (")[0]
-    assert f"in {hangs}" in stacks
-    assert "The worker ended (hung: no heartbeat for 1 s); another one starts at once. Connections wait." in banner
-    assert f"in {hangs}" not in started.stderr, "the stacks are shown once"
-    assert started.stop() == 0
-    started.left_nothing()
+def test_hanging_worker_is_replaced(place: Place) -> None:
+    """A worker whose event loop stands still is shown with its stacks and ended; another one goes on.
 
-
-def test_stopped_worker_is_replaced(place: Place) -> None:
-    """A worker that was stopped by a signal is ended as well; /diagnostics counts it, and says why."""
-    started = place.start("--demo", "--supervise", PREFLIGHT_HEARTBEAT="1s").until_ready()
-    before = worker_of(started)
-    os.kill(before, signal.SIGSTOP)
-    started.until_says(BACK)
-    assert worker_of(started) != before
-    banner = started.stdout.partition(HANGS)[2]
-    assert "A signal such as SIGSTOP had stopped it" in banner
-    assert "Current thread" in banner
-    restarts = json.loads(get(f"{place.url}/diagnostics")[1])["server"]["restarts"]
-    assert restarts["count"] == 1
-    assert restarts["last_exit"] == "hung: no heartbeat for 1 s"
+    One that was stopped by a signal is ended as well; /diagnostics counts them, and says why.
+    """
+    started = hanging(place, PREFLIGHT_HEARTBEAT="1s", PREFLIGHT_TOKEN=TOKEN).until_ready()
+    for count, hangs in enumerate(("turns_for_ever", "sleeps_for_ever", "holds_the_lock", "SIGSTOP"), 1):
+        before, said = worker_of(started), len(started.stdout)
+        if hangs == "SIGSTOP":
+            os.kill(before, signal.SIGSTOP)
+        else:
+            begin(place, hangs)
+        until(lambda count=count: started.stdout.count(BACK) == count, f"another worker serves after {hangs}")  # type: ignore[misc]
+        assert get(place.url) == (200, f"life {count + 1}")
+        assert worker_of(started) != before
+        banner = started.stdout[said:].partition(HANGS)[2]
+        why = f"The application's event loop has sent no heartbeat for 1 s. The worker (PID {before}) is being killed."
+        assert why in banner
+        stacks = banner.partition("Where it hangs:")[2].partition("The worker ended (")[0]
+        assert "The worker ended (hung: no heartbeat for 1 s); another one starts " in banner
+        assert "Connections wait." in banner
+        if hangs == "SIGSTOP":
+            assert "A signal such as SIGSTOP had stopped it" in banner
+            assert "Current thread" in banner
+        else:
+            assert f"in {hangs}" in stacks
+            assert f"in {hangs}" not in started.stderr, "the stacks are shown once"
+        restarts = ask_ours(started, f"{PREFIX}/diagnostics", headers=BEARER).json()["server"]["restarts"]
+        assert (restarts["count"], restarts["last_exit"]) == (count, "hung: no heartbeat for 1 s")
+    assert "another one starts at once" in started.stdout
     assert started.stop() == 0
     started.left_nothing()
 
@@ -239,20 +243,19 @@ def test_no_heartbeat(place: Place) -> None:
 # What only looks like it.
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_suspended_launcher(place: Place, together: bool) -> None:
+def test_suspended_launcher(place: Place) -> None:
     """After the launcher was suspended, alone or with its worker as a laptop does, the worker gets a new period."""
     environ = prepared(place)
     started = clocks.start(place, *HANGING_APP, "--supervise", **environ).until_ready()
     worker = worker_of(started)
-    processes = [started.pid, worker] if together else [started.pid]
-    clocks.pause(place, processes, 300)
-    for pid in processes:
-        os.kill(pid, signal.SIGCONT)
-    assert str(started.pid) in place.run("--port-status").stdout  # it has looked about it: it answers
-    assert HANGS not in started.output
-    assert worker_of(started) == worker
-    assert get(place.url) == (200, "life 1")
+    for processes in ([started.pid, worker], [started.pid]):
+        clocks.pause(place, processes, 300)
+        for pid in processes:
+            os.kill(pid, signal.SIGCONT)
+        assert str(started.pid) in place.run("--port-status").stdout  # it has looked about it: it answers
+        assert HANGS not in started.output
+        assert worker_of(started) == worker
+        assert get(place.url) == (200, "life 1")
     assert started.stop() == 0
 
 

@@ -47,6 +47,7 @@ while not until():
     except OSError as error:
         refused += 1
         print(repr(error))
+    time.sleep(0.01)
 print(answered, refused)
 """
 needs_analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
@@ -118,9 +119,8 @@ def test_a_users_service(user: Systemd) -> None:
         target=lambda: answers.append(user.run(sys.executable, str(user.box / "client.py"), str(over), timeout=600))
     )
     asking.start()
-    for _restart in range(2):
-        user.systemctl("restart", SERVICE)
-        assert user.get() != first
+    user.systemctl("restart", SERVICE)
+    assert user.get() != first
     over.write_text("over")
     asking.join(600)
     *errors, counts = answers[0].splitlines()
