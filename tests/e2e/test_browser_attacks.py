@@ -139,21 +139,22 @@ def test_the_attempts_succeed_for_our_own_page(page: Page, servers: dict[str, St
 
 
 @pytest.mark.parametrize("as_user", ["local", "token"])
-@pytest.mark.parametrize("origin", ["127.0.0.1", "localhost", EVIL])
-def test_another_origin(page: Page, servers: dict[str, Started], origin: str, as_user: str) -> None:
+def test_another_origin(browser: Browser, servers: dict[str, Started], as_user: str) -> None:
     """A page on another origin opens no chat, reads nothing and starts nothing, logged in or not."""
     server = servers[as_user]
-    if as_user == "token":
-        log_in(page, server.url)
-    with site("<!DOCTYPE html><title>Evil</title><p>Win a prize") as port:
-        page.goto(f"http://{origin}:{port}/")
-        answers = Answers(page)
-        got: list[str] = page.evaluate(ATTEMPTS, server.url)
-    assert set(got) == {"blocked"}, got
-    # It was the server that refused, and not the browser alone, which would have hidden a good answer as well.
-    seen = answers.seen(*TRIED)
-    assert {status for method, path, status in seen if (method, path) in TRIED} == {403}
-    assert not [one for one in seen if one[2] < 400 and one[1] != "/favicon.ico"]
+    with site("<!DOCTYPE html><title>Evil</title><p>Win a prize") as port, browser.new_context() as context:
+        page = context.new_page()
+        if as_user == "token":
+            log_in(page, server.url)
+        for origin in ("127.0.0.1", "localhost", EVIL):
+            page.goto(f"http://{origin}:{port}/")
+            answers = Answers(page)
+            got: list[str] = page.evaluate(ATTEMPTS, server.url)
+            assert set(got) == {"blocked"}, (origin, got)
+            # It was the server that refused, and not the browser alone, which would have hidden a good answer as well.
+            seen = answers.seen(*TRIED)
+            assert {status for method, path, status in seen if (method, path) in TRIED} == {403}, origin
+            assert not [one for one in seen if one[2] < 400 and one[1] != "/favicon.ico"], origin
 
 
 @pytest.mark.parametrize("environ", [{}, {"PREFLIGHT_TOKEN": TOKEN}], ids=["local", "token"])
@@ -171,19 +172,19 @@ def test_a_rebound_name(page: Page, place: Place, environ: dict[str, str]) -> No
     assert {status for _, _, status in answers.seen(*TRIED, ("DELETE", "/sessions"))} == {421}
 
 
-@pytest.mark.parametrize("action", ["/diagnostics/run", "/logout", "/login"])
-def test_forms_of_others(page: Page, servers: dict[str, Started], action: str) -> None:
+def test_forms_of_others(page: Page, servers: dict[str, Started]) -> None:
     """A form on another site, sent by itself, changes nothing: not the state, not the login."""
     server = servers["token"]
     log_in(page, server.url)
-    form = f'<form method="post" action="{server.url}{action}"><input name="token" value="{TOKEN}"></form>'
-    with site(f"<!DOCTYPE html>{form}<script>document.forms[0].submit()</script>") as port:
-        answers = Answers(page)
-        page.goto(f"http://{EVIL}:{port}/")
-        page.wait_for_url(f"{server.url}{action}")
-    assert ("POST", action, 403) in answers.seen(("POST", action))
-    page.goto(f"{server.url}/diagnostics?format=json")
-    assert "run_id" in page.content()
+    for action in ("/diagnostics/run", "/logout", "/login"):
+        form = f'<form method="post" action="{server.url}{action}"><input name="token" value="{TOKEN}"></form>'
+        with site(f"<!DOCTYPE html>{form}<script>document.forms[0].submit()</script>") as port:
+            answers = Answers(page)
+            page.goto(f"http://{EVIL}:{port}/")
+            page.wait_for_url(f"{server.url}{action}")
+        assert ("POST", action, 403) in answers.seen(("POST", action))
+        page.goto(f"{server.url}/diagnostics?format=json")
+        assert "run_id" in page.content(), action
 
 
 def test_a_person_in_a_browser(page: Page, servers: dict[str, Started]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import re
+import shutil
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -122,16 +123,25 @@ class Model:
         self._thread.join(PATIENCE)
 
 
-@pytest.fixture
-def talking(place: Place) -> Iterator[tuple[Place, Model]]:
-    """A server whose chat goes as a test dictates."""
-    model = Model()
+@pytest.fixture(scope="module")
+def dictated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Model]]:
+    """A server whose chat goes as a test dictates, and which takes short messages alone."""
+    place, model = make_place(tmp_path_factory.mktemp("talking") / "place"), Model()
     place.write_env_file(**KEYS)
     place.environ |= {"PREFLIGHT_PYTHON": ">=3.11", "OPENAI_BASE_URL": f"{model.url}/v1"}
-    place.environ["PERPLEXITY_BASE_URL"] = model.url
-    place.start().until_ready()
+    place.environ |= {"PERPLEXITY_BASE_URL": model.url, "PREFLIGHT_WEBSOCKET_MESSAGE_SIZE": "10000"}
+    instance = place.start().until_ready()
     yield place, model
+    instance.stop()
+    place.close()
     model.close()
+
+
+@pytest.fixture
+def talking(dictated: tuple[Place, Model]) -> tuple[Place, Model]:
+    """The same, with nothing dictated yet."""
+    dictated[1].pieces = queue.Queue()
+    return dictated
 
 
 Open = Callable[..., Page]
@@ -191,9 +201,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     place.close()
 
 
-@pytest.fixture
-def model(project: Place) -> Path:
-    """What one more critical requirement of ``project`` asks for."""
+def want_model(project: Place) -> Path:
+    """Have one more critical requirement in this tree; returns the file that it asks for."""
     path = project.folder / "model.bin"
     path.write_text("a model")
     path.with_name("gate").touch()
@@ -202,12 +211,24 @@ def model(project: Place) -> Path:
 
 
 @pytest.fixture
-def red(project: Place, model: Path) -> Place:
-    """A server whose address has a red report: a check beside it found something."""
-    project.start("--demo").until_ready()
-    model.unlink()
-    assert project.run("--demo", "--check-only").process.returncode == 1
-    return project
+def model(project: Place) -> Path:
+    """What one more critical requirement of ``project`` asks for."""
+    return want_model(project)
+
+
+@pytest.fixture(scope="module")
+def red(tmp_path_factory: pytest.TempPathFactory, compiled_tree: Path) -> Iterator[Place]:
+    """A server that no test changes, whose address has a red report: a check beside it found something."""
+    folder = tmp_path_factory.mktemp("red")
+    shutil.copytree(compiled_tree, folder / "project")
+    place = make_place(folder / "place", folder / "project")
+    path = want_model(place)
+    instance = place.start("--demo").until_ready()
+    path.unlink()
+    assert place.run("--demo", "--check-only").process.returncode == 1
+    yield place
+    instance.stop()
+    place.close()
 
 
 def row(page: Page, title: str) -> str:
@@ -257,41 +278,6 @@ def violations(page: Page) -> list[str]:
         for one in found.response["violations"]
         for node in one["nodes"]
     ]
-
-
-def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
-    """A red report is seen at once: word, title, and the failed check first with its message, details and fix."""
-    page = visit(red)
-    history = f"{red.url}/diagnostics/history?limit=60&address=127.0.0.1%3A{red.port}"
-    asked = "url => performance.getEntriesByName(url).length"
-    until(lambda: page.evaluate(asked, history) > 0, "the past is asked for")
-    expect(page.locator("#verdict")).to_have_text("Not ready")
-    expect(page).to_have_title("Not ready – Preflight")
-    expect(page.locator("#summary")).to_contain_text("1 critical check failed: Model File")
-    expect(page.locator("#when")).to_contain_text("by a check beside the server")
-    first = page.locator(".check").first
-    expect(first.locator("[data-part=title]")).to_have_text("Model File")
-    expect(first.locator("[data-part=outcome]")).to_have_text("failed: ")
-    # Text of a report is text, whatever it looks like.
-    expect(first.locator("[data-part=message]")).to_contain_text("<img src=x onerror=alert(1)> is not there")
-    assert page.locator("img").count() == 0
-    expect(first.locator(".fix code")).to_have_text(COMMAND)
-    expect(first.locator(".fix .said")).to_have_text("# and start it again")
-    expect(first.locator(".facts")).to_contain_text("model.bin")
-    headings = page.locator(".group h3 span").all_inner_texts()
-    assert headings == [f"Critical: 1 of {of(red, 'critical')} needs attention", "Warnings: all good"]
-    first.get_by_role("button", name="Copy the fix of Model File").click()
-    expect(first.locator(".copy")).to_contain_text("Copied")
-    assert page.evaluate("navigator.clipboard.readText()") == COMMAND
-    # The slowest has the whole bar.
-    widths = page.locator(".bar span").evaluate_all(
-        "bars => bars.map(bar => bar.offsetWidth / bar.parentElement.offsetWidth)"
-    )
-    assert len(widths) == of(red)
-    assert max(widths) == 1
-    assert min(widths) < 0.1
-    # What others found beside it is not the server's own verdict, and the page says so.
-    expect(page.locator("#itself")).to_contain_text("uses its own last run, and reports: healthy")
 
 
 def test_a_rerun_is_seen_live_and_flips(project: Place, model: Path, visit: Open) -> None:
@@ -377,17 +363,35 @@ def test_in_service_all_the_same(project: Place, model: Path, visit: Open) -> No
     expect(page.locator("#facts")).to_contain_text("healthy")
 
 
-def test_a_check_of_another_process_shows_up(served: Place, visit: Open) -> None:
-    """A report that somebody else publishes for this address appears by itself, and time goes on meanwhile."""
+def test_checks_of_other_processes(served: Place, visit: Open) -> None:
+    """A report that somebody else publishes for this address appears by itself, and time goes on meanwhile.
+
+    Where it found everything as it was, it is shown, and read to nobody. What another server of the same state folder
+    found is not among the earlier results.
+    """
+    served.run("--demo", "--check-only", "--port", str(unused_port()))
     page = visit(served)
     expect(page.locator(".past-run").first).to_be_visible()
     runs = page.locator(".past-run").count()
     before = page.locator("#when time").get_attribute("datetime")
+    said = announced(page)
     served.run("--demo", "--check-only")
     expect(page.locator(".past-run")).to_have_count(runs + 1)
     assert page.locator("#when time").get_attribute("datetime") != before
+    memory = page.locator(row(page, "Memory"))
+    memory.locator("summary").click()
+    memory.get_by_role("button", name="Earlier results of Memory").click()
+    expect(memory.locator(".outcomes li").first).to_be_visible()
+    past = f"{served.url}/diagnostics/checks/Memory"
+    everybody = json.loads(get(past)[1])["runs"]
+    mine = [run for run in everybody if run["address"] == f"127.0.0.1:{served.port}"]
+    assert len(mine) == len(everybody) - 1
+    assert memory.locator(".outcomes li").count() == len(mine)
     expect(page.locator("#when time")).to_have_text(re.compile(r"^([3-9]|\d\d) s ago$"))
     expect(page.locator("#picked")).to_have_text(re.compile(r"\(([3-9]|\d\d) s ago\)$"))
+    page.locator(".past-run").first.click()
+    until(lambda: bool(said()), "the click is announced")
+    assert [text[:19] for text in said()] == ["This is the run of "]
 
 
 def test_two_snapshots_at_once(served: Place, visit: Open) -> None:
@@ -411,35 +415,6 @@ def test_two_snapshots_at_once(served: Place, visit: Open) -> None:
         "Checked: Ready, with warnings. Memory: was passed, now failed",
         "Checked: Ready. Memory: was failed, now passed",
     ]
-
-
-def test_no_news_is_not_announced(served: Place, visit: Open) -> None:
-    """A run of somebody else that found everything as it was is shown, and read to nobody."""
-    page = visit(served)
-    expect(page.locator(".past-run").first).to_be_visible()
-    runs = page.locator(".past-run").count()
-    said = announced(page)
-    served.run("--demo", "--check-only")
-    expect(page.locator(".past-run")).to_have_count(runs + 1)
-    page.locator(".past-run").first.click()
-    until(lambda: bool(said()), "the click is announced")
-    assert [text[:19] for text in said()] == ["This is the run of "]
-
-
-def test_earlier_results_are_this_servers(served: Place, visit: Open) -> None:
-    """What another server of the same state folder found is not among them."""
-    served.run("--demo", "--check-only", "--port", str(unused_port()))
-    page = visit(served)
-    memory = page.locator(row(page, "Memory"))
-    memory.locator("summary").click()
-    memory.get_by_role("button", name="Earlier results of Memory").click()
-    expect(memory.locator(".outcomes li").first).to_be_visible()
-    past = f"{served.url}/diagnostics/checks/Memory"
-    everybody = json.loads(get(past)[1])["runs"]
-    mine = [run for run in everybody if run["address"] == f"127.0.0.1:{served.port}"]
-    assert len(mine) == len(everybody) - 1
-    assert memory.locator(".outcomes li").count() == len(mine)
-    served.run("--demo", "--check-only")  # the latest report is this server's again
 
 
 def test_an_address_that_was_cut(served: Place, visit: Open) -> None:
@@ -519,74 +494,10 @@ def test_past_runs(served: Place, visit: Open) -> None:
 
 
 def test_it_says_that_the_server_is_gone_and_back(place: Place, visit: Open) -> None:
-    """A server that ends is missed in words, in the tab and for screen readers; the next one is found by itself."""
-    first = place.start("--demo").until_ready()
-    page = visit(place)
-    pid = worker_of(place.url)
-    expect(page.locator("#facts")).to_contain_text(f"PID {pid}")
-    said = announced(page)
-    page.evaluate(
-        """() => {
-            window.links = [];
-            const link = document.getElementById("link-text");
-            new MutationObserver(() => links.push(link.textContent)).observe(link, { childList: true });
-        }"""
-    )
-    assert first.stop() == 0
-    expect(page.locator("#lost")).to_be_visible()
-    expect(page.locator("#lost")).to_contain_text("The server does not answer.")
-    expect(page.locator("#link-text")).to_have_text("No connection")
-    expect(page).to_have_title("No connection – Preflight")
-    expect(page.locator("#itself")).to_be_hidden()
-    assert page.evaluate("links") == ["No connection"]  # nobody went by what it said while it was stopping
-    assert violations(page) == []
-    page.get_by_role("button", name="Check again").click()
-    expect(page.locator("#checking")).to_contain_text("The checks were not started")
-    place.start("--demo").until_ready()
-    expect(page.locator("#lost")).to_be_hidden()
-    expect(page.locator("#link-text")).to_have_text("Live")
-    expect(page.locator("#run")).to_be_hidden()
-    expect(page).to_have_title("Ready – Preflight")
-    expect(page.locator("#facts")).to_contain_text(f"PID {worker_of(place.url)}")
-    until(lambda: "The server answers again." in said(), "it is announced, a moment after it can be seen")
-    told = [text for text in said() if text.startswith("The server")]
-    assert told == ["The server does not answer.", "The server answers again."]
+    """A server that ends is missed in words, in the tab and for screen readers; the next one is found by itself.
 
-
-def test_a_crash_is_no_drama(place: Place, visit: Open) -> None:
-    """A worker that crashes and is replaced: the page goes on and shows the restart."""
-    started = place.start("--demo", "--supervise").until_ready()
-    page = visit(place)
-    expect(page.locator("#facts")).to_contain_text("none")
-    kill_worker(started)
-    expect(page.locator("#facts")).to_contain_text("1, the last ")
-    expect(page.locator("#link-text")).to_have_text("Live")
-    expect(page.locator("#lost")).to_be_hidden()
-
-
-def test_it_says_that_nobody_could_be_told(
-    place: Place, served: Place, visit: Open, request: pytest.FixtureRequest
-) -> None:
-    """A notification that does not arrive is a line of the facts, until one does; else there is none."""
-    place.environ["PREFLIGHT_NOTIFY_BACKOFF"] = "0.1"
-    receiver = Receiver(failures=1_000_000)
-    request.addfinalizer(receiver.close)
-    place.start("--demo", "--supervise", PREFLIGHT_NOTIFY=receiver.url("/canaryTopic3")).until_ready()
-    page = visit(place)
-    assert "Notifications" not in page.locator("#facts dt").all_inner_texts()
-    kill_worker(place.started[-1])  # that is news
-    line = page.locator("#facts div", has=page.locator("dt", has_text="Notifications")).locator("dd")
-    expect(line).to_have_text(re.compile(r"not delivered, .+: json: HTTP 500"))
-    assert "canaryTopic3" not in page.content()
-    assert violations(page) == []
-    receiver.failures = 0
-    kill_worker(place.started[-1])
-    expect(line).to_have_count(0)
-    assert "Notifications" not in visit(served).locator("#facts dt").all_inner_texts()
-
-
-def test_chat_streams_and_resumes(place: Place, visit: Open) -> None:
-    """Answers come in pieces; a reload and another server find the conversation again, and nothing is said twice."""
+    Answers come in pieces; a reload and the next server find the conversation again, and nothing is said twice.
+    """
     first = place.start("--demo").until_ready()
     page = visit(place)
     frames: list[dict[str, object]] = []
@@ -621,12 +532,39 @@ def test_chat_streams_and_resumes(place: Place, visit: Open) -> None:
     resumed = [frame for frame in frames if frame["type"] == "initialized"][-1]
     assert (resumed["resumed"], resumed["session_id"]) == (True, session)
 
+    expect(page.locator("#link-text")).to_have_text("Live")
+    expect(page.locator("#facts")).to_contain_text(f"PID {worker_of(place.url)}")
+    said = announced(page)
+    page.evaluate(
+        """() => {
+            window.links = [];
+            const link = document.getElementById("link-text");
+            new MutationObserver(() => links.push(link.textContent)).observe(link, { childList: true });
+        }"""
+    )
     assert first.stop() == 0
     expect(page.locator("#lost")).to_be_visible()
+    expect(page.locator("#lost")).to_contain_text("The server does not answer.")
+    expect(page.locator("#link-text")).to_have_text("No connection")
+    expect(page).to_have_title("No connection – Preflight")
+    expect(page.locator("#itself")).to_be_hidden()
+    assert page.evaluate("links") == ["No connection"]  # nobody went by what it said while it was stopping
+    assert violations(page) == []
+    page.get_by_role("button", name="Check again").click()
+    expect(page.locator("#checking")).to_contain_text("The checks were not started")
     field.fill("Which Python is it?")
     page.get_by_role("button", name="Send").click()
     expect(page.locator(".bubble.pending")).to_contain_text("Which Python is it?")
     place.start("--demo").until_ready()
+    expect(page.locator("#lost")).to_be_hidden()
+    expect(page.locator("#link-text")).to_have_text("Live")
+    expect(page.locator("#run")).to_be_hidden()
+    expect(page).to_have_title("Ready – Preflight")
+    expect(page.locator("#facts")).to_contain_text(f"PID {worker_of(place.url)}")
+    until(lambda: "The server answers again." in said(), "it is announced, a moment after it can be seen")
+    told = [text for text in said() if text.startswith("The server")]
+    assert told == ["The server does not answer.", "The server answers again."]
+
     expect(answers).to_have_count(2)
     expect(page.locator(".bubble.user")).to_have_count(2)
     assert page.locator(".bubble.pending").count() == 0
@@ -635,10 +573,36 @@ def test_chat_streams_and_resumes(place: Place, visit: Open) -> None:
     expect(page.locator(".bubble")).to_have_count(0)
 
 
-def test_what_is_said_decides_where_a_bubble_begins(visit: Open, place: Place) -> None:
-    """Text from right to left is set so; the name before it, which is for screen readers, does not count."""
-    place.start("--demo").until_ready()
+def test_a_crash_is_no_drama_and_that_nobody_could_be_told_is_said(
+    place: Place, visit: Open, request: pytest.FixtureRequest
+) -> None:
+    """A worker that crashes and is replaced: the page goes on and shows the restart.
+
+    A notification that does not arrive is a line of the facts, until one does; else there is none.
+    """
+    place.environ["PREFLIGHT_NOTIFY_BACKOFF"] = "0.1"
+    receiver = Receiver(failures=1_000_000)
+    request.addfinalizer(receiver.close)
+    place.start("--demo", "--supervise", PREFLIGHT_NOTIFY=receiver.url("/canaryTopic3")).until_ready()
     page = visit(place)
+    expect(page.locator("#facts")).to_contain_text("none")
+    assert "Notifications" not in page.locator("#facts dt").all_inner_texts()
+    kill_worker(place.started[-1])  # that is news
+    line = page.locator("#facts div", has=page.locator("dt", has_text="Notifications")).locator("dd")
+    expect(line).to_have_text(re.compile(r"not delivered, .+: json: HTTP 500"))
+    expect(page.locator("#facts")).to_contain_text("1, the last ")
+    expect(page.locator("#link-text")).to_have_text("Live")
+    expect(page.locator("#lost")).to_be_hidden()
+    assert "canaryTopic3" not in page.content()
+    assert violations(page) == []
+    receiver.failures = 0
+    kill_worker(place.started[-1])
+    expect(line).to_have_count(0)
+
+
+def test_what_is_said_decides_where_a_bubble_begins(served: Place, visit: Open) -> None:
+    """Text from right to left is set so; the name before it, which is for screen readers, does not count."""
+    page = visit(served)
     field, said, answer = (page.locator(name) for name in ("#chat-text", ".bubble.user", ".bubble.assistant"))
     texts = {"מה נכשל?": "rtl", "ماذا فشل؟ OPENAI_API_KEY": "rtl", "What failed? שלום": "ltr", "8002 …": "ltr"}
     for text, direction in texts.items():
@@ -727,6 +691,24 @@ def test_who_reads_is_left_in_peace(talking: tuple[Place, Model], visit: Open) -
     model.ends()
 
 
+def test_a_message_that_the_server_does_not_even_read(talking: tuple[Place, Model], visit: Open) -> None:
+    """Where the server's limit is lower than the page's, the connection ends, and the text comes back as well."""
+    place, model = talking
+    page = visit(place)
+    page.evaluate("() => { window.times = 0; addEventListener('preflight:counts', () => { window.times += 1; }); }")
+    field, state = page.get_by_label("Your question"), page.locator("#chat-state")
+    field.fill("x" * 20_000)
+    field.press("Enter")
+    until(lambda: page.evaluate("window.times") == 2, "it connected, and connected again")
+    expect(state).to_contain_text("shorten it")
+    assert field.input_value() == "x" * 20_000
+    assert page.locator(".bubble").count() == 0
+    field.fill("What failed?")
+    field.press("Enter")
+    model.says("Nothing.", "")
+    expect(page.locator(".bubble.assistant:not(.working)")).to_have_count(1)
+
+
 def test_a_message_that_is_too_long(served: Place, visit: Open) -> None:
     """It comes back into the field with what is wrong with it, and is not sent again and again."""
     sent: list[int] = []
@@ -755,23 +737,6 @@ def test_a_message_that_is_too_long(served: Place, visit: Open) -> None:
         expect(state).to_have_text("")
         assert len(sent) == times + 1
     expect(page.locator(".bubble.user")).to_have_count(3)
-
-
-def test_a_message_that_the_server_does_not_even_read(visit: Open, place: Place) -> None:
-    """Where the server's limit is lower than the page's, the connection ends, and the text comes back as well."""
-    place.start("--demo", PREFLIGHT_WEBSOCKET_MESSAGE_SIZE="10000").until_ready()
-    page = visit(place)
-    page.evaluate("() => { window.times = 0; addEventListener('preflight:counts', () => { window.times += 1; }); }")
-    field, state = page.get_by_label("Your question"), page.locator("#chat-state")
-    field.fill("x" * 20_000)
-    field.press("Enter")
-    until(lambda: page.evaluate("window.times") == 2, "it connected, and connected again")
-    expect(state).to_contain_text("shorten it")
-    assert field.input_value() == "x" * 20_000
-    assert page.locator(".bubble").count() == 0
-    field.fill("What failed?")
-    field.press("Enter")
-    expect(page.locator(".bubble.assistant:not(.working)")).to_have_count(1)
 
 
 def test_a_conversation_deleted_elsewhere(served: Place, visit: Open) -> None:
@@ -818,6 +783,41 @@ def test_a_long_conversation(served: Place, visit: Open) -> None:
     page.reload()
     expect(page.locator(".bubble")).to_have_count(2)
     expect(link).to_have_count(0)
+
+
+def test_first_paint_with_a_red_report(red: Place, visit: Open) -> None:
+    """A red report is seen at once: word, title, and the failed check first with its message, details and fix."""
+    page = visit(red)
+    history = f"{red.url}/diagnostics/history?limit=60&address=127.0.0.1%3A{red.port}"
+    asked = "url => performance.getEntriesByName(url).length"
+    until(lambda: page.evaluate(asked, history) > 0, "the past is asked for")
+    expect(page.locator("#verdict")).to_have_text("Not ready")
+    expect(page).to_have_title("Not ready – Preflight")
+    expect(page.locator("#summary")).to_contain_text("1 critical check failed: Model File")
+    expect(page.locator("#when")).to_contain_text("by a check beside the server")
+    first = page.locator(".check").first
+    expect(first.locator("[data-part=title]")).to_have_text("Model File")
+    expect(first.locator("[data-part=outcome]")).to_have_text("failed: ")
+    # Text of a report is text, whatever it looks like.
+    expect(first.locator("[data-part=message]")).to_contain_text("<img src=x onerror=alert(1)> is not there")
+    assert page.locator("img").count() == 0
+    expect(first.locator(".fix code")).to_have_text(COMMAND)
+    expect(first.locator(".fix .said")).to_have_text("# and start it again")
+    expect(first.locator(".facts")).to_contain_text("model.bin")
+    headings = page.locator(".group h3 span").all_inner_texts()
+    assert headings == [f"Critical: 1 of {of(red, 'critical')} needs attention", "Warnings: all good"]
+    first.get_by_role("button", name="Copy the fix of Model File").click()
+    expect(first.locator(".copy")).to_contain_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == COMMAND
+    # The slowest has the whole bar.
+    widths = page.locator(".bar span").evaluate_all(
+        "bars => bars.map(bar => bar.offsetWidth / bar.parentElement.offsetWidth)"
+    )
+    assert len(widths) == of(red)
+    assert max(widths) == 1
+    assert min(widths) < 0.1
+    # What others found beside it is not the server's own verdict, and the page says so.
+    expect(page.locator("#itself")).to_contain_text("uses its own last run, and reports: healthy")
 
 
 def test_keyboard_alone(red: Place, visit: Open) -> None:
@@ -907,21 +907,50 @@ def test_narrow(red: Place, visit: Open) -> None:
     assert violations(page) == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_light_and_dark(red: Place, visit: Open, scheme: str) -> None:
+def test_light_and_dark(red: Place, visit: Open) -> None:
     """The page follows the system's scheme, and axe-core finds nothing against it: red, with a chat, in the past."""
-    page = visit(red, color_scheme=scheme)
-    red_, green, blue = map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor")))
-    assert (red_ + green + blue > 600) == (scheme == "light")
-    assert violations(page) == []
+    page = visit(red)
+
+    def good_in_both() -> None:
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (sum(map(int, re.findall(r"\d+", colour))) > 600) == (scheme == "light")
+            assert violations(page) == []
+
+    good_in_both()
     page.locator("summary").last.click()
     page.locator(".ideas button").first.click()
     expect(page.locator(".bubble.assistant:not(.working)")).to_be_visible()
     page.get_by_role("button", name="Earlier results of Model File").click()
     expect(page.locator(".outcomes li").first).to_be_visible()
-    assert violations(page) == []
+    good_in_both()
     page.locator(".past-run").first.click()
     expect(page.locator("#overview")).to_have_class(re.compile("is-past"))
+    good_in_both()
+
+
+def test_a_broken_run_and_what_was_known_before(red: Place, visit: Open) -> None:
+    """Where the server still goes by the checks of an earlier run, they stand under the news of the broken one."""
+    why = "the last re-run: pytest ended with exit code 3"
+
+    def break_it(message: dict[str, Any]) -> list[dict[str, Any]]:
+        known = message["diagnostics"]
+        broken = {**known, "run_id": "b" * 32, "status": "broken", "origin": "rerun", "problem": why}
+        return [message, {**message, "diagnostics": {**broken, "reason": "pytest ended with exit code 3"}}]
+
+    page = visit(red, before=alter("snapshot", break_it))
+    expect(page.locator("#verdict")).to_have_text("The suite broke")
+    expect(page.locator("#reason")).to_have_text(why)
+    summary = page.locator("#summary")
+    expect(summary).to_have_text(
+        re.compile(r"^The checks below are those of the last complete run, of .*\b\d{1,2}:\d\d:\d\d")
+    )
+    expect(summary).to_contain_text("1 critical check failed: Model File.")
+    expect(page.locator("#when")).to_have_text(re.compile(r"^Tried .+ by a re-run\.$"))
+    expect(page.locator("#nothing")).to_be_hidden()
+    assert page.locator(".check").count() == of(red)
+    expect(page.locator(".check").first).to_contain_text("Model File")
     assert violations(page) == []
 
 
@@ -982,33 +1011,14 @@ def test_doubts_and_then_a_broken_run(project: Place, visit: Open) -> None:
     accessible()
 
 
-def test_a_broken_run_and_what_was_known_before(red: Place, visit: Open) -> None:
-    """Where the server still goes by the checks of an earlier run, they stand under the news of the broken one."""
-    why = "the last re-run: pytest ended with exit code 3"
+def test_for_screen_readers_and_without_motion(served: Place, visit: Open) -> None:
+    """Landmarks, headings in order, and nothing that only a colour says; nothing moves for those who asked for that.
 
-    def break_it(message: dict[str, Any]) -> list[dict[str, Any]]:
-        known = message["diagnostics"]
-        broken = {**known, "run_id": "b" * 32, "status": "broken", "origin": "rerun", "problem": why}
-        return [message, {**message, "diagnostics": {**broken, "reason": "pytest ended with exit code 3"}}]
-
-    page = visit(red, before=alter("snapshot", break_it))
-    expect(page.locator("#verdict")).to_have_text("The suite broke")
-    expect(page.locator("#reason")).to_have_text(why)
-    summary = page.locator("#summary")
-    expect(summary).to_have_text(
-        re.compile(r"^The checks below are those of the last complete run, of .*\b\d{1,2}:\d\d:\d\d")
-    )
-    expect(summary).to_contain_text("1 critical check failed: Model File.")
-    expect(page.locator("#when")).to_have_text(re.compile(r"^Tried .+ by a re-run\.$"))
-    expect(page.locator("#nothing")).to_be_hidden()
-    assert page.locator(".check").count() == of(red)
-    expect(page.locator(".check").first).to_contain_text("Model File")
-    assert violations(page) == []
-
-
-def test_for_screen_readers(served: Place, visit: Open) -> None:
-    """Landmarks, headings in order, and nothing that only a colour says."""
-    page = visit(served)
+    A browser that opens /diagnostics sees the page.
+    """
+    page = visit(served, "/diagnostics", reduced_motion="reduce")
+    expect(page.locator("#verdict")).to_have_text("Ready")
+    until(lambda: page.locator(".past-run").count() >= 3, "the past runs are shown")
     for landmark in (page.get_by_role("banner"), page.get_by_role("main"), page.get_by_role("contentinfo")):
         expect(landmark).to_have_count(1)
     for name in ("Past runs", "Checks", "Server", "Ask the server"):
@@ -1018,10 +1028,13 @@ def test_for_screen_readers(served: Place, visit: Open) -> None:
     )
     assert levels == ["H1", "H2", "H2", "H3", "H3", "H2", "H2"]
     expect(page.get_by_role("button", name="Log out")).to_have_count(0)  # nobody has logged in
+    assert "Notifications" not in page.locator("#facts dt").all_inner_texts()  # nobody is to be told
     said = page.locator("[data-part=outcome]").all_inner_texts()
     assert len(said) == of(served)
     assert set(said) == {"passed:", "left out:"}
     expect(page.get_by_role("status").first).to_have_attribute("id", "announcer")
+    moving = "one => [getComputedStyle(one).transitionDuration, getComputedStyle(one).animationName]"
+    assert page.locator("#progress-bar").evaluate(moving) == ["0s", "none"]
 
 
 def test_behind_a_login(place: Place, visit: Open) -> None:
@@ -1058,13 +1071,6 @@ def test_behind_a_login(place: Place, visit: Open) -> None:
     expect(page.locator("#verdict")).to_have_text("Ready")
     expect(page.locator(".bubble")).to_have_count(0)  # what was said before is not for whoever comes next
     assert page.evaluate("sessionStorage.getItem('preflight-chat')") is None
-
-
-def test_reduced_motion(served: Place, visit: Open) -> None:
-    """Nothing moves for those who asked for that."""
-    page = visit(served, reduced_motion="reduce")
-    moving = "one => [getComputedStyle(one).transitionDuration, getComputedStyle(one).animationName]"
-    assert page.locator("#progress-bar").evaluate(moving) == ["0s", "none"]
 
 
 FOLDERS = (pages.FOLDER, Path(__file__).parents[2] / "server/chat/page")
@@ -1128,10 +1134,3 @@ def test_browsers_get_the_page_and_programs_the_report(served: Place) -> None:
         assert headers["content-type"].startswith("application/json")
         assert json.loads(body)["status"] == "passed"
     assert get(served.url + "/diagnostics")[0] == 200
-
-
-def test_the_page_at_diagnostics(served: Place, visit: Open) -> None:
-    """A browser that opens /diagnostics sees the page."""
-    page = visit(served, "/diagnostics")
-    expect(page.locator("#verdict")).to_have_text("Ready")
-    until(lambda: page.locator(".past-run").count() >= 3, "the past runs are shown")
