@@ -213,7 +213,9 @@ def _used(kind: str, name: str, ask: Ask, base: str) -> ModelsAnswer:
 
 def _entries(document: Any, where: str) -> list[dict[str, Any]] | None:
     """The objects in the list that an answer has under this name, or is; None if there is no such list."""
-    listed = document.get(where) if isinstance(document, dict) else document
+    listed = document.get(where, False) if isinstance(document, dict) else document
+    if listed is None and isinstance(document, dict):
+        return []  # ollama's, while it has none
     return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else None
 
 

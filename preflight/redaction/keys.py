@@ -74,7 +74,7 @@ _NAME = lazy(r"[\w .-]{1,64}")
 _WORD = lazy(r"(?!.*[bcdfghjklmnpqrstvwxz]{5})(?=.*[aeiouy])[A-Z]?[a-z]{1,11}")
 _LABEL = r"[a-z]{1,15}[0-9]{0,3}(?:-[a-z0-9]{1,8}){0,3}"
 _HOST = lazy(
-    r"(?=.{0,37}::)[0-9a-f:]{3,39}|"
+    r"(?:(?=.{0,37}::)[0-9a-fA-F:]{3,39}(?:[0-9.]{7,15})?|(?:[0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4})(?:%\w{1,15})?|"
     rf"(?:localhost|[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}|\[[0-9a-fA-F:.]+\]|(?:{_LABEL}\.){{1,6}}[a-z]{{2,8}})"
     r"(?::[0-9]{1,5})?/?"
 )
@@ -90,7 +90,7 @@ _FOLDER = lazy(r"/(?:[A-Z]?[a-z._-]{1,30}[0-9]{0,4})?(?![\w+=.-])")
 _PATH = lazy(
     r"(?:~|\.{0,2})(?:/[A-Za-z_.-]{1,40}[0-9]{0,5}){2,20}/?"
     r"|(?:~|\.{0,2})(?:/[\w .@+-]{1,80}){1,20}\.(?:json|jwt|key|p8|p12|pem|pfx|crt|cer|jks|keystore|txt|toml|ya?ml)"
-    r"|(?:~|/(?:app|builds|etc|home|mnt|opt|private|proc|root|run|srv|tmp|usr|var|workspace|Users|Volumes))"
+    r"|(?:/(?:builds|etc|home|mnt|opt|private|proc|root|run|srv|tmp|usr|var|workspace|Users|Volumes))"
     r"(?:/[\w.@+-]{1,80}){1,20}/?"
 )
 

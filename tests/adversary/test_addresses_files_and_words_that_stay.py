@@ -27,6 +27,8 @@ STAY = {
     "SSH_KEY": "/builds/team42/shop-2-api.tmp/SSH_KEY",
     "HOST_PWD": "/home/dev/shop-2024-api",
     "AUTH_SERVICE_HOST": "fd00:10:96::c",
+    "TOKEN_HOST": "FD00:10:96:1:2:3:4:5",
+    "SECRETS_HOST": "::ffff:10.96.0.12",
 }
 
 
@@ -113,6 +115,12 @@ def test_words_that_secrets_share_with_texts(value: str, said: str) -> None:
 def test_further_places_of_a_secret(variable: str, value: str) -> None:
     """Logins of options, and values that an application puts together when it reads the env file itself."""
     assert KEY not in Redactor.of_variables({variable: value}).text(f"using live_{KEY} or {KEY}")
+
+
+@pytest.mark.parametrize("value", ["~/tQ9xW2vL7p", "/app/Kp9zR4aEu4"])
+def test_secrets_that_begin_like_a_path(value: str) -> None:
+    """Neither is a folder's path that anybody knows."""
+    assert Redactor.of_variables({"DB_PASSWORD": value}).text(f"tried {value}") == f"tried {MASK}"
 
 
 def test_a_token_in_a_dependency() -> None:

@@ -28,8 +28,11 @@ def forward(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("talk", [forward, reset])
-def test_a_forwarder_without_a_service(tmp_path: Path, talk: Callable[[socket.socket], object]) -> None:
+def test_a_forwarder_without_a_service(
+    tmp_path: Path, talk: Callable[[socket.socket], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It accepts every connection, and closes it: nothing is behind it."""
+    monkeypatch.setattr("preflight.ready.network.TO_HANG_UP", LONG)  # on a busy machine, the double takes its time
     with listening(talk) as port:
         ended = ask(tmp_path, ready.tcp(f"127.0.0.1:{port}", timeout=LONG))
     assert ended.outcome == "failed"

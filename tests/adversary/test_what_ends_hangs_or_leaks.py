@@ -427,7 +427,7 @@ async def app(scope, receive, send):
 def test_shared_memory_that_nobody_frees(place: Place, how: str) -> None:
     """Python's own process for that frees it, after a stop and after a crash: /dev/shm does not fill up."""
     place.write_module("shares", SHARES)
-    block = f"second-look-{os.getpid()}-{how}-"
+    block = f"of-a-test-{os.getpid()}-{how}-"
     started = place.start("--demo", "--supervise", "--app", "shares:app", BLOCK=block).until_ready()
     assert len(list(Path("/dev/shm").glob(f"{block}*"))) == 1
     if how == "dies":

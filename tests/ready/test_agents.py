@@ -208,6 +208,9 @@ def test_ollama(tmp_path: Path, double: Double) -> None:
     assert ask(tmp_path, lazy, **environ).outcome == "passed"
     double.answers["/api/ps"] = (200, {"models": [{"name": "llama3:latest"}]})
     assert ask(tmp_path, ready.model("OLLAMA_HOST", "llama3", timeout=LONG), **environ).message == "llama3 is loaded"
+    double.answers["/api/tags"] = (200, {"models": None})  # older releases, without any model
+    none = ask(tmp_path, lazy, **environ)
+    assert (none.outcome, none.message) == ("failed", "the service has no model llama3; it has none")
 
 
 @pytest.mark.parametrize("provider", ["vllm", "llama.cpp"])
