@@ -87,6 +87,7 @@ def test_module_of_another_name(declare: Path, tmp_path: Path, monkeypatch: pyte
     assert dependencies.missing() == []
 
 
+@pytest.mark.slow  # beside a .venv of the project's own, the fix asks that one
 def test_command_without_pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In an environment without pip (uv makes such) the command is uv's."""
     monkeypatch.setattr(sys, "executable", "/my venv/bin/python")

@@ -231,6 +231,7 @@ def test_a_url_that_is_wrong(value: str, message: str) -> None:
     assert CANARY not in f"{failure.value} {failure.value.fix}"
 
 
+@pytest.mark.slow  # beside a .venv of the project's own, the fix asks that one
 def test_a_library_that_is_missing() -> None:
     """The command that installs it is the fix."""
     with pytest.raises(Failure) as failure:
