@@ -165,7 +165,7 @@ class Membership:
         writer = threading.Thread(target=_write, args=(child, orders), name="registrar", daemon=True)
         try:
             writer.start()
-        except RuntimeError:  # no thread can be had (a limit of processes)
+        except RuntimeError:  # no thread can be started (a limit of processes)
             child.close()
             self._begin_at = time.monotonic() + AGAIN[-1]
             return

@@ -375,7 +375,7 @@ def _name_of(slot: int | str) -> str:
 def _hung_up(connection: socket.socket) -> bool:
     """Whether the other end has gone; as long as it is there, it sends nothing."""
     try:
-        connection.recv(1, socket.MSG_PEEK)  # what is read is closed
+        connection.recv(1, socket.MSG_PEEK)  # descriptors that are read would have to be closed
     except BlockingIOError:
         return False
     except OSError:

@@ -59,7 +59,7 @@ class Writer(Generic[Item]):
                 self._behind = not self.settled(PATIENCE)
 
     def _start(self) -> bool:
-        """Start the thread. Returns False if none can be had (a limit of processes): then who has something to say
+        """Start the thread. Returns False if that is not possible (a limit of processes): then who has something to say
         writes it, however long that takes, since saying nothing at all would be worse.
         """
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)

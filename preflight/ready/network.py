@@ -21,7 +21,7 @@ PORTS = {
 """The ports at which services listen whose URLs name none."""
 CLOSED = "the connection was closed without an answer"
 FOR_NAMES = 0.9  # of a probe's time: so that it can still say that the name servers did not answer
-TO_HANG_UP = 0.2  # seconds that whoever has accepted a connection has to close it again
+TO_HANG_UP = 0.2  # seconds within which a forwarder closes a connection that it cannot pass on
 
 
 def given(name: str) -> str:

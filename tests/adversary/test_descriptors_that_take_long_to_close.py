@@ -16,7 +16,7 @@ from tests.e2e.place import Place, Started, get
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="abstract names and such closing are Linux's")
 
-# A TCP socket with unsent data, whose last close() takes five minutes, goes to whoever listens or calls there.
+# Sends the process at the other end a TCP socket with unsent data, whose last close() takes five minutes.
 LINGERING = r"""
 import os, signal, socket, struct, sys
 how, name, account = sys.argv[1:]

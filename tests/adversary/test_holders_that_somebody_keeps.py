@@ -143,7 +143,7 @@ def test_somebody_at_a_prompt(place: Place, options: list[str], what: str) -> No
 
 
 def test_freeing_the_port_of_another_project(place: Place, other_tree: Place) -> None:
-    """Its instance is none of this project's, whatever port_cleanup is; whoever says that it is replaced gets that."""
+    """Its instance is left alone, whatever port_cleanup is, unless the command says that it may be replaced."""
     old = other_tree.start(*DEMO).until_ready()
     for cleanup in ("user", "own"):
         freed = place.run("--free-port", PREFLIGHT_PORT_CLEANUP=cleanup)

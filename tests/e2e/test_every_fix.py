@@ -96,7 +96,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
 
 @pytest.fixture
 def checkout(project: Place, index: tuple[Path, dict[str, str]]) -> Place:
-    """A copy of the tree whose lock file has the hashes of the wheels, and where nothing but they can be had."""
+    """A copy of the tree whose lock file has the hashes of the wheels, and which can install nothing but them."""
     lock = project.root / "requirements.txt"
     text = lock.read_text()
     for name, digest in index[1].items():
@@ -337,7 +337,7 @@ def test_application(place: Place, case: str) -> None:
 
 
 def test_port(place: Place) -> None:
-    """What holds the port and is left alone is ended by the fix, and the port can be had."""
+    """What holds the port and is left alone is ended by the fix, and the port is free."""
     holder = place.listener()
     check = ("--check-only", "--no-cleanup", "--demo", "--app", "small:app")
     place.run(*check)

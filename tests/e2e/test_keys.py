@@ -49,7 +49,7 @@ def test_quotes_around_a_token_start_nothing(equipped: Place) -> None:
 
 @pytest.mark.parametrize("how", ["launcher", "uvicorn"])
 def test_probe_and_chat_leave_in_the_same_way(equipped: Place, how: str) -> None:
-    """With what the env file says of proxies and headers, whoever has started the server.
+    """Both use the env file's proxies and headers, no matter which command has started the server.
 
     An address of the research service that is none leaves the language model alone.
     """

@@ -135,13 +135,13 @@ outbox.flush(20)
 
 
 def test_events_without_a_thread() -> None:
-    """Where no thread can be had to send it, an event fails no request, and goes out with the next one."""
+    """Where no thread can be started to send it, an event fails no request, and goes out with the next one."""
     command = [sys.executable, "-c", NO_THREAD_FOR_EVENTS]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (said.stdout, said.stderr, said.returncode) == ("first\nsecond\n", "", 0)
 
 
 def test_what_is_said_without_a_thread() -> None:
-    """Where no thread can be had to write for it, the command writes all the same."""
+    """Where no thread can be started to write for it, the command writes all the same."""
     said = subprocess.run([sys.executable, "-c", NO_THREAD], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert (said.stdout, said.stderr, said.returncode) == ("no thread\nanother line\n", "", 0)

@@ -14,11 +14,12 @@ import pytest
 
 from preflight.command.rounds import PAUSE
 from tests.e2e.place import BLOCKED, KEYS, READY, Place, get, listening
+from tests.e2e.suites import PORT
 from tests.e2e.terminals import Pseudo, plain_text
 from tests.waiting import PATIENCE, until
 
 # A requirement that holds as long as a file is there, and a suite around it that is quick.
-SUITE = """
+SUITE = f"""
 import pytest
 
 @pytest.mark.critical("Database", fix="start the database")
@@ -33,15 +34,7 @@ def test_second(settings):
     \"\"\"The second service has come up.\"\"\"
     found = (settings.root / "second").exists()
     assert found, "it is not there either"
-
-@pytest.mark.critical("Server Port", needs="port", ignorable=False)
-def test_server_port(settings, port):
-    \"\"\"The port can be had.\"\"\"
-    if port.untried:
-        from preflight.contract import unknown
-        unknown(port.untried)
-    assert port.socket is not None or port.obtainable or port.served_by is not None, port.problem
-"""
+{PORT}"""
 AT_ONCE = ("--check-only", "--app", "small:app")
 CLOCK = r"\d\d:\d\d:\d\d \S+ "
 
