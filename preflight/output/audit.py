@@ -131,7 +131,7 @@ class EventOutbox:
                 try:
                     thread.start()
                 except RuntimeError:
-                    return  # no thread can be started (a limit of processes): this one waits, and the next one tries again
+                    return  # none is allowed (a limit of processes): this one waits, and the next one tries again
                 self._thread = thread
 
     def flush(self, timeout: float) -> None:

@@ -58,8 +58,8 @@ class Writer(Generic[Item]):
             if not self._behind:
                 self._behind = not self.settled(PATIENCE)
 
+    def _start(self) -> bool:
         """Start the thread. Returns False if that fails (a limit of processes): then who has something to say
-        """Start the thread. Returns False if that is not possible (a limit of processes): then who has something to say
         writes it, however long that takes, since saying nothing at all would be worse.
         """
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
